@@ -1,0 +1,330 @@
+"""Every setting of the mirror, once: its key, default, kind and help stand together.
+
+The fields of `Config` are the table. From it come the keys of `mirror.toml`, the environment
+variables `CRATESEAL_…`, the command-line options (mirror/options.py) and the list in the README.
+
+Durations are floats in seconds, sizes are whole bytes. Paths are as given, so relative ones are
+relative to the working folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+ENV_PREFIX = "CRATESEAL_"
+DEFAULT_UPSTREAM = "sparse+https://index.crates.io/"
+
+UP, INIT, SYNC, SIGN, SERVE = "up", "init", "sync", "sign", "serve"
+_FOLLOWERS = (UP, INIT, SYNC, SIGN)
+_FETCHING = (UP, SYNC)
+_SIGNING = (UP, SIGN)
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_BYTES = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10}
+_BYTES |= {"MiB": 2**20, "GiB": 2**30}
+_MODES_TO_COME = ("full", "list")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How the text of a setting becomes its value."""
+
+    expects: str
+    """Completes the sentence "expected …"."""
+    parse: Callable[[str], Any]
+    """Raises ValueError where the text is not of this kind."""
+    metavar: str
+
+
+def _number(text: str, low: int, high: int | None) -> int:
+    value = int(text)
+    if value < low or (high is not None and value > high):
+        raise ValueError(text)
+    return value
+
+
+def _whole(low: int, high: int | None = None) -> Kind:
+    limits = f"from {low} to {high}" if high is not None else f"of {low} or more"
+    return Kind(f"a whole number {limits}", lambda text: _number(text, low, high), "N")
+
+
+def parse_duration(text: str) -> float:
+    """Read `90s`, `10m`, `25h`, `2d` or a plain number of seconds.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([smhd]?)", text)
+    if not found:
+        raise ValueError(text)
+    return float(found[1]) * _SECONDS[found[2] or "s"]
+
+
+def parse_size(text: str) -> int:
+    """Read `10MB`, `64MiB` or a plain number of bytes.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", text)
+    if not found or found[2] not in _BYTES:
+        raise ValueError(text)
+    return int(float(found[1]) * _BYTES[found[2]])
+
+
+def _more_than_zero(text: str) -> float:
+    if parse_duration(text) <= 0:
+        raise ValueError(text)
+    return parse_duration(text)
+
+
+def _parse_flag(text: str) -> bool:
+    if text.lower() not in {"true", "false", "yes", "no", "1", "0"}:
+        raise ValueError(text)
+    return text.lower() in {"true", "yes", "1"}
+
+
+def _parse_mode(text: str) -> str:
+    if text in _MODES_TO_COME:
+        raise ValueError(f"mode {text} is not built yet")
+    if text not in {"cache", "index"}:
+        raise ValueError(text)
+    return text
+
+
+def _parse_upstream(text: str) -> str:
+    if not re.fullmatch(r"sparse\+https?://[^/\s][^\s?#]*", text):
+        raise ValueError(text)
+    return text if text.endswith("/") else text + "/"
+
+
+def _parse_public_url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s][^\s?#]*", text):
+        raise ValueError(text)
+    return text.rstrip("/")
+
+
+def _parse_text(text: str) -> str:
+    if not text.strip() or any(ord(char) < 32 for char in text):
+        raise ValueError(text)
+    return text
+
+
+FLAG = Kind("true or false", _parse_flag, "BOOL")
+DURATION = Kind("a duration such as 90s, 10m, 25h or 2d", _more_than_zero, "TIME")
+SIZE = Kind("a size such as 10MB", parse_size, "SIZE")
+TEXT = Kind("one line of text", _parse_text, "TEXT")
+FOLDER = Kind("a folder", lambda text: Path(_parse_text(text)), "DIR")
+SOURCE = Kind("a file or URL of crate names, one a line", _parse_text, "SOURCE")
+MODE = Kind("cache or index", _parse_mode, "cache|index")
+UPSTREAM = Kind("a sparse index such as sparse+https://index.crates.io/", _parse_upstream, "URL")
+PUBLIC_URL = Kind("an http or https URL", _parse_public_url, "URL")
+
+
+def _about(kind: Kind, text: str, commands: tuple[str, ...] = ()) -> Mapping[str, Any]:
+    """Describe a field; `commands` are those that have it as an option of their own."""
+    return {"kind": kind, "help": text, "commands": commands}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The settings that one process runs with. Nothing here changes after the start."""
+
+    data: Path = field(
+        default=Path("crateseal-data"),
+        metadata=_about(FOLDER, "the mirror's folder"),
+    )
+    mode: str = field(
+        default="cache",
+        metadata=_about(
+            MODE,
+            "cache: mirror what is asked for; index: the whole index, crates when asked for",
+            _FOLLOWERS,
+        ),
+    )
+    upstream: str = field(
+        default=DEFAULT_UPSTREAM,
+        metadata=_about(UPSTREAM, "the sparse index to mirror", _FOLLOWERS),
+    )
+    names: str | None = field(
+        default=None,
+        metadata=_about(SOURCE, "mode index: file or URL of crate names, one a line", _FOLLOWERS),
+    )
+    offline: bool = field(
+        default=False,
+        metadata=_about(
+            FLAG, "open no outgoing connection at all; 404 for what is not held", _FOLLOWERS
+        ),
+    )
+    public_url: str | None = field(
+        default=None,
+        metadata=_about(
+            PUBLIC_URL,
+            "the URL that clients reach this mirror by (default: from host and port)",
+            (UP, SERVE, SIGN, SYNC),
+        ),
+    )
+    host: str = field(
+        default="127.0.0.1",
+        metadata=_about(TEXT, "address to listen on", (UP, SERVE)),
+    )
+    port: int = field(
+        default=8470,
+        metadata=_about(_whole(0, 65535), "port to listen on; 0: any free one", (UP, SERVE)),
+    )
+    workers: int = field(
+        default=1,
+        metadata=_about(_whole(1, 64), "server processes on the one port", (UP, SERVE)),
+    )
+    bin_bits: int | None = field(
+        default=None,
+        metadata=_about(
+            _whole(5, 16),
+            "2^N bins, fixed when the repository is made (default: cache 9, index 12)",
+            (UP, INIT),
+        ),
+    )
+    max_age: float = field(
+        default=600.0,
+        metadata=_about(
+            DURATION, "a held index file older than this is asked for again when wanted", (UP, SYNC)
+        ),
+    )
+    max_hold: float = field(
+        default=10.0,
+        metadata=_about(
+            DURATION, "how long a client's request may wait for a fetch", (UP, SERVE, SYNC)
+        ),
+    )
+    sweep_every: float = field(
+        default=3600.0,
+        metadata=_about(DURATION, "mode index: time between looks at the whole index", _FETCHING),
+    )
+    recheck_every: float = field(
+        default=86400.0,
+        metadata=_about(
+            DURATION, "mode cache: every held index file is looked at so often", _FETCHING
+        ),
+    )
+    grace: float = field(
+        default=25 * 3600.0,
+        metadata=_about(DURATION, "how long superseded files stay available", _SIGNING),
+    )
+    jobs: int = field(
+        default=64,
+        metadata=_about(_whole(1, 1024), "requests in flight to upstream", _FETCHING),
+    )
+    connect_timeout: float = field(
+        default=5.0,
+        metadata=_about(DURATION, "to reach upstream", _FETCHING),
+    )
+    stall_timeout: float = field(
+        default=10.0,
+        metadata=_about(DURATION, "without a byte from upstream", _FETCHING),
+    )
+    total_timeout: float = field(
+        default=300.0,
+        metadata=_about(DURATION, "for one whole answer from upstream", _FETCHING),
+    )
+    index_max_bytes: int = field(
+        default=32_000_000,
+        metadata=_about(SIZE, "largest index file accepted", (UP, SYNC, SIGN)),
+    )
+    crate_max_bytes: int = field(
+        default=64_000_000,
+        metadata=_about(SIZE, "largest crate file accepted", (UP, SYNC, SIGN)),
+    )
+    unpacked_max_bytes: int = field(
+        default=512_000_000,
+        metadata=_about(SIZE, "largest crate accepted, unpacked", _SIGNING),
+    )
+    crate_max_entries: int = field(
+        default=100_000,
+        metadata=_about(_whole(1), "most files in one crate", _SIGNING),
+    )
+    publications_a_minute: int = field(
+        default=300,
+        metadata=_about(_whole(1), "beyond this, publications go out once a second", _SIGNING),
+    )
+    contact: str | None = field(
+        default=None,
+        metadata=_about(
+            TEXT, "sent to upstream in User-Agent: whom to ask about this mirror", _FETCHING
+        ),
+    )
+
+    @property
+    def www(self) -> Path:
+        """The web root: all that clients see."""
+        return self.data / "www"
+
+    @property
+    def spool(self) -> Path:
+        """Batches on their way from `sync` to `sign`."""
+        return self.data / "spool"
+
+    @property
+    def staging(self) -> Path:
+        """The signer's own: numbers, publications under way."""
+        return self.data / "staging"
+
+    @property
+    def run(self) -> Path:
+        """Sockets and locks."""
+        return self.data / "run"
+
+    @property
+    def keys(self) -> Path:
+        """Online keys."""
+        return self.data / "keys"
+
+    @property
+    def offline_keys(self) -> Path:
+        """The keys of root, targets and crates; only in a trial."""
+        return self.data / "offline-keys"
+
+    @property
+    def ledger(self) -> Path:
+        """The signer's memory."""
+        return self.data / "ledger.sqlite3"
+
+    @property
+    def cursors(self) -> Path:
+        """What `sync` remembers of upstream."""
+        return self.data / "cursors.sqlite3"
+
+    @property
+    def effective_bin_bits(self) -> int:
+        """`bin_bits`, or the mode's default."""
+        if self.bin_bits is not None:
+            return self.bin_bits
+        return 12 if self.mode == "index" else 9
+
+    @property
+    def url(self) -> str:
+        """The URL that clients reach this mirror by, without a slash at its end."""
+        if self.public_url is not None:
+            return self.public_url
+        # Nobody can connect to "all addresses"; this machine can to its own loopback.
+        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    def to_environment(self) -> dict[str, str]:
+        """Return the variables that give a child process exactly these settings."""
+        return {
+            ENV_PREFIX + setting.name.upper(): _as_text(getattr(self, setting.name))
+            for setting in fields(self)
+            if getattr(self, setting.name) is not None
+        }
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Path):
+        return str(value.absolute())
+    return str(value)

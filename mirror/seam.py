@@ -1,0 +1,172 @@
+"""The messages on the sockets in `run/`: one JSON object a line, one question and one answer a connection.
+
+`sync.sock`: Want -> WantAnswer, from `serve`; `sync` takes every field as hostile.
+`sign.sock`: Offer -> Settled (core/batch.py), from `sync`; nothing else goes through there.
+
+An answer is a hint; what counts is what is published.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mirror.core.batch import Settled
+from mirror.core.names import CrateId, CrateName, parse_name
+from mirror.errors import MalformedMessageError, RejectedError
+
+MESSAGE_MAX_BYTES = 8_000_000
+WANT_MAX_NAMES = 2_000
+SYNC_SOCKET = "sync.sock"
+SIGN_SOCKET = "sign.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Somebody asked for these.
+
+    `names`: index files that are lacking; fetch them, in one publication.
+    `seen`: index files that are held and were asked for; look again behind if they are old.
+    `crates`: crate files that are lacking; their index files too, where those are lacking.
+    """
+
+    names: tuple[CrateName, ...] = ()
+    seen: tuple[CrateName, ...] = ()
+    crates: tuple[CrateId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WantAnswer:
+    """What became of a Want. A name in none of the maps is published now.
+
+    Keys are canonical names, or `name version` for crates (`str(CrateId)`).
+    """
+
+    timestamp: int = 0
+    """Version of the timestamp to look for."""
+    absent: tuple[str, ...] = ()
+    """Upstream has no such thing, or it is outside the names source."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """What audit or verification refused, with the reason."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """What could not be fetched now, with the reason; asking again later may help."""
+    fresh_seconds: float = 0.0
+    """For `seen`: for so long nobody need say again that these were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Batch `number` lies in the spool."""
+
+    batch: int
+
+
+def encode(message: Want | WantAnswer | Offer | Settled) -> bytes:
+    """Return the message as one line of JSON."""
+    return json.dumps(asdict(message), separators=(",", ":")).encode() + b"\n"
+
+
+def parse_want(line: bytes) -> Want:
+    """Read a Want; names are canonicalised, counts are limited.
+
+    Raises:
+        MalformedMessageError: it is not a Want.
+    """
+    fields = _object(line)
+    names, seen, crates = (_list(fields, key) for key in ("names", "seen", "crates"))
+    try:
+        return Want(
+            names=tuple(parse_name(str(name)) for name in names),
+            seen=tuple(parse_name(str(name)) for name in seen),
+            crates=tuple(CrateId(str(c["name"]), str(c["version"])) for c in crates),
+        )
+    except (RejectedError, KeyError, TypeError) as error:
+        raise MalformedMessageError("want", "names of crates", str(error)) from error
+
+
+def parse_want_answer(line: bytes) -> WantAnswer:
+    """Read a WantAnswer.
+
+    Raises:
+        MalformedMessageError: it is not one.
+    """
+    fields = _object(line)
+    return WantAnswer(
+        timestamp=int(fields.get("timestamp", 0)),
+        absent=tuple(str(name) for name in _list(fields, "absent")),
+        refused=_texts(fields, "refused"),
+        failed=_texts(fields, "failed"),
+        fresh_seconds=float(fields.get("fresh_seconds", 0.0)),
+    )
+
+
+def parse_offer(line: bytes) -> Offer:
+    """Read an Offer.
+
+    Raises:
+        MalformedMessageError: it is not one.
+    """
+    number = _object(line).get("batch")
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**53:
+        raise MalformedMessageError("offer", "the number of a batch", repr(number))
+    return Offer(number)
+
+
+def parse_settled(line: bytes) -> Settled:
+    """Read a Settled.
+
+    Raises:
+        MalformedMessageError: it is not one.
+    """
+    fields = _object(line)
+    return Settled(
+        batch=int(fields.get("batch", -1)),
+        timestamp=int(fields.get("timestamp", 0)),
+        refused=_texts(fields, "refused"),
+    )
+
+
+async def ask(socket: Path, message: Want | Offer) -> bytes:
+    """Send one message, return the answer's line. The caller sets the time limit.
+
+    Raises:
+        OSError: nobody listens there, or the other side went away without an answer.
+    """
+    reader, writer = await asyncio.open_unix_connection(str(socket), limit=MESSAGE_MAX_BYTES)
+    try:
+        writer.write(encode(message))
+        await writer.drain()
+        line = await reader.readline()
+    finally:
+        writer.close()
+    if not line.endswith(b"\n"):
+        raise ConnectionResetError(f"{socket.name}: no answer")
+    return line
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise MalformedMessageError("message", "one JSON object a line", repr(error)) from error
+    if not isinstance(fields, dict):
+        raise MalformedMessageError("message", "one JSON object a line", type(fields).__name__)
+    return fields
+
+
+def _list(fields: dict[str, Any], key: str) -> list[Any]:
+    value = fields.get(key, [])
+    if not isinstance(value, list) or len(value) > WANT_MAX_NAMES:
+        raise MalformedMessageError("message", f"{key}: at most {WANT_MAX_NAMES}", repr(value)[:80])
+    return value
+
+
+def _texts(fields: dict[str, Any], key: str) -> dict[str, str]:
+    value = fields.get(key, {})
+    if not isinstance(value, dict):
+        raise MalformedMessageError("message", f"{key}: an object", repr(value)[:80])
+    return {str(name): str(reason) for name, reason in value.items()}

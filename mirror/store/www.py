@@ -1,0 +1,139 @@
+"""The write side of the web root: the few verbs with which `sign` changes what the world sees.
+
+Rules. Targets and crates are immutable and lie under names that their bytes decide. What is written
+here is visible to nobody until the publication that names it is committed; only the links under
+`index/` and three small files are ever replaced. Paths are relative to the web root.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from mirror.core.layout import CONFIG_JSON, STATUS_JSON, crate_file, target_file
+from mirror.core.verify import VerifiedCrate
+from tuf_repo.disk import Disk
+
+GZIP_HEADER = bytes.fromhex("1f8b0800000000000003")
+"""No name, no time, Unix: what zlib writes at level 6. The same bytes always give the same `.gz`."""
+
+
+def compress(data: bytes) -> bytes:
+    """Return one gzip member with our header."""
+    deflate = zlib.compressobj(6, zlib.DEFLATED, 31)
+    return deflate.compress(data) + deflate.flush()
+
+
+class Www:
+    """One web root, over a `Disk`; `staging` must lie on the same file system."""
+
+    def __init__(self, root: Path, staging: Path, disk: Disk) -> None:
+        self._root = root
+        self._staging = staging
+        self._disk = disk
+
+    # Targets
+
+    def put_target(self, path: str, data: bytes, *, at: float) -> str:
+        """Write a target and its `.gz`; return its sha256.
+
+        The modification time is a whole second later, at least, than that of the index file it will
+        replace: nginx makes its ETag of time and size.
+        """
+        sha256 = hashlib.sha256(data).hexdigest()
+        file = self._root / target_file(path, sha256)
+        mtime = max(int(at), self._mtime(path) + 1)
+        for name, content in ((file, data), (_gz(file), compress(data))):
+            self._put(name, content)
+            self._disk.set_mtime(name, mtime)
+        return sha256
+
+    def _put(self, file: Path, data: bytes) -> None:
+        try:
+            self._disk.write_new(file, data)
+        except FileExistsError:
+            # A kept publication's file, or an orphan of a crash that may be torn.
+            if file.is_symlink() or not file.is_file() or file.read_bytes() != data:
+                self._disk.replace(file, data)
+
+    def _mtime(self, path: str) -> int:
+        try:
+            return int(os.lstat(self._root / path).st_mtime)
+        except FileNotFoundError:
+            return 0
+
+    def read_target(self, path: str, sha256: str) -> bytes | None:
+        """Return a target's bytes, or None where they are not the ones that were signed."""
+        try:
+            data = (self._root / target_file(path, sha256)).read_bytes()
+        except OSError:
+            return None
+        return data if hashlib.sha256(data).hexdigest() == sha256 else None
+
+    def link_index(self, path: str, sha256: str) -> None:
+        """Point `index/…` (and its `.gz`) at the target that is published now."""
+        for target in (self._root / target_file(path, sha256),):
+            self._disk.link_over(target, self._root / path)
+            self._disk.link_over(_gz(target), _gz(self._root / path))
+
+    def is_linked(self, path: str, sha256: str) -> bool:
+        """Whether `link_index` has nothing to do."""
+        target = self._root / target_file(path, sha256)
+        pairs = ((target, self._root / path), (_gz(target), _gz(self._root / path)))
+        try:
+            return all(os.path.samestat(os.lstat(a), os.lstat(b)) for a, b in pairs)
+        except FileNotFoundError:
+            return False
+
+    # Crates
+
+    def stage_crate(self, crate: VerifiedCrate) -> None:
+        """Write a crate's bytes beside the web root; takes nothing but a verified one."""
+        self._disk.replace(self._staged(crate), crate.data)
+
+    def promote_crate(self, crate: VerifiedCrate) -> None:
+        """Move a staged crate, synced by now, to its final name."""
+        self._disk.rename(self._staged(crate), self._root / crate_file(crate.crate))
+
+    def _staged(self, crate: VerifiedCrate) -> Path:
+        return self._staging / f"{crate.sha256}.crate"
+
+    # The small files that are replaced
+
+    def put_config(self, data: bytes) -> None:
+        """Write cargo's `config.json` for static servers."""
+        self._disk.replace(self._root / CONFIG_JSON, data)
+
+    def put_status(self, data: bytes) -> None:
+        """Write the signer's heartbeat."""
+        self._disk.replace(self._root / STATUS_JSON, data)
+
+    # Everything
+
+    def remove(self, path: str) -> None:
+        """Remove one file; one that is gone already is no error."""
+        self._disk.remove(self._root / path)
+
+    def files(self) -> Iterator[str]:
+        """Yield everything under the web root that is not a folder, in any order."""
+        for folder, _, names in os.walk(self._root):
+            prefix = os.path.relpath(folder, self._root)
+            for name in names:
+                yield name if prefix == "." else f"{prefix}/{name}"
+            # A link to a folder is walked past by os.walk and reported as a folder: report it.
+            yield from _linked_folders(folder, prefix)
+
+
+def _linked_folders(folder: str, prefix: str) -> Iterator[str]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink() and entry.is_dir():
+                yield entry.name if prefix == "." else f"{prefix}/{entry.name}"
+
+
+def _gz(path: Path) -> Path:
+    return path.with_name(f"{path.name}.gz")
