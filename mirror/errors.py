@@ -13,7 +13,12 @@
     ├── UpstreamError              not there or not well: retry with back-off
     │   ├── UpstreamUnreachableError
     │   └── UpstreamAnswerError
+    │       └── UpstreamBusyError
     ├── FindingError               exit 1: something on disk or on the wire does not verify
+    │   ├── ProofError             what a mirror gave is not what was signed
+    │   │   └── NotHeldError       the mirror has nothing signed to prove it with
+    │   └── PublicationError       metadata on disk that cannot be read as such
+    │       └── NoPublicationError
     ├── UsageError                 exit 2: wrong options or configuration
     ├── UnreachableError           exit 3: upstream or mirror not reached
     ├── BusyError                  exit 4: another process holds the lock or the port
@@ -22,6 +27,8 @@
 Rule for this file: an error carries its parts as attributes, and its text says what, where, and
 what to do next where there is something to do.
 """
+
+import re
 
 
 class CratesealError(Exception):
@@ -44,6 +51,12 @@ class RejectedError(CratesealError):
         self.expected = expected
         self.got = got if len(got) <= 200 else got[:200] + "…"
         super().__init__(f"{subject}: expected {expected}, got {self.got}")
+
+    @property
+    def rule(self) -> str:
+        """The rule that refused it, e.g. `cksum-changed`, from the class's name."""
+        words = re.findall(r"[A-Z][a-z]+", type(self).__name__.removesuffix("Error"))
+        return "-".join(words).lower()
 
 
 class InvalidNameError(RejectedError):
@@ -92,10 +105,66 @@ class UpstreamAnswerError(UpstreamError):
     """An answer about one object that cannot be used: a status, a length, a page of HTML."""
 
 
+class UpstreamBusyError(UpstreamAnswerError):
+    """Upstream asks to be left alone for a while (429, or 503 with Retry-After).
+
+    Attributes:
+        retry_after: seconds.
+    """
+
+    def __init__(self, text: str, retry_after: float) -> None:
+        self.retry_after = retry_after
+        super().__init__(text)
+
+
 class FindingError(CratesealError):
     """Something that was published does not verify."""
 
     exit_code = 1
+
+
+class ProofError(FindingError):
+    """What a mirror gave is not what was signed, or not what was locked.
+
+    Attributes:
+        subject: what was to be proven, e.g. `serde 1.0.200`.
+        where: the file or URL that was looked at.
+        expected: what would have proven it.
+        got: what was there; cut short where it is long.
+        advice: what to do next.
+    """
+
+    def __init__(self, subject: str, where: str, expected: str, got: str, advice: str) -> None:
+        self.subject = subject
+        self.where = where
+        self.expected = expected
+        self.got = got if len(got) <= 200 else got[:200] + "…"
+        self.advice = advice
+        super().__init__(f"{subject}: {where}: expected {expected}, got {self.got}; {advice}")
+
+
+class NotHeldError(ProofError):
+    """The mirror says, signed, that it holds no such thing, or does not have the bytes."""
+
+
+class PublicationError(FindingError):
+    """A metadata file under the web root is missing, or is none.
+
+    Attributes:
+        subject: the file.
+        expected: what it would have been.
+        got: what was there.
+    """
+
+    def __init__(self, subject: str, expected: str, got: str) -> None:
+        self.subject = subject
+        self.expected = expected
+        self.got = got
+        super().__init__(f"{subject}: expected {expected}, got {got}; see `crateseal check`")
+
+
+class NoPublicationError(PublicationError):
+    """Nothing was published in this folder yet."""
 
 
 class UsageError(CratesealError):

@@ -1,4 +1,4 @@
-"""The safety rules for a `.crate`: a gzip tar under one folder `name-version/`, and nothing escapes.
+"""The safety rules for a `.crate`: a gzip tar under one folder `name-version/`; nothing escapes.
 
 What cargo itself refuses is refused, and what would leave the folder; old real crates must stay
 buildable, so nothing is refused for taste. Source: cargo's `unpack_package`.
@@ -45,7 +45,7 @@ def check_archive(crate: CrateId, stream: BinaryIO, limits: ArchiveLimits) -> No
                     raise ArchiveError(str(crate), f"at most {limits.entries_max} entries", "more")
                 _check_entry(str(crate), top, entry)
                 # A stream's members would be kept for ever; we never go back.
-                archive.members = []
+                archive.members = []  # type: ignore[attr-defined]
     except (tarfile.TarError, EOFError, UnicodeError, ValueError) as error:
         raise ArchiveError(str(crate), "a gzip tar archive", str(error)) from error
     if count == 0:

@@ -1,8 +1,8 @@
 """What `sync` hands to `sign` in one go: the values, and their JSON.
 
 A batch is a folder `spool/N/` with `batch.json` (this), `data` (the index files' bytes, one after
-another) and one file per crate. `sign` believes *when* something was looked at, gone or complete; the
-bytes it audits itself.
+another) and one file per crate. `sign` believes *when* something was looked at, gone or complete;
+the bytes it audits itself.
 """
 
 from __future__ import annotations

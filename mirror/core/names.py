@@ -44,7 +44,7 @@ def parse_name(text: str) -> CrateName:
 
 
 def index_path(name: CrateName) -> str:
-    """Return where the sparse index keeps this crate, e.g. `se/rd/serde` (cargo book, index format)."""
+    """Return where the sparse index keeps this crate: `se/rd/serde` (cargo book, index format)."""
     match len(name):
         case 1:
             return f"1/{name}"

@@ -1,4 +1,4 @@
-"""The signer's memory: what is quarantined, which crates are held, what may be pruned when, the log.
+"""The signer's memory: what is quarantined, which crates are held, what may be pruned, the log.
 
 Rules. Only `sign` writes here. Rows that belong to a publication carry its number; they are written
 before its commit, become durable with the same sync of the file system, and count only once the
@@ -108,6 +108,10 @@ class Ledger:
     def hold_crate(self, file: str, sha256: str, length: int) -> None:
         """Note that a crate file lies under the web root."""
         self._db.execute("INSERT OR REPLACE INTO crates VALUES(?,?,?)", (file, sha256, length))
+
+    def drop_crate(self, file: str) -> None:
+        """Note that a crate file is no longer there."""
+        self._db.execute("DELETE FROM crates WHERE file=?", (file,))
 
     def crates(self) -> Iterator[tuple[str, str]]:
         """Yield file and sha256 of every crate that is held."""

@@ -1,8 +1,8 @@
 """The write side of the web root: the few verbs with which `sign` changes what the world sees.
 
-Rules. Targets and crates are immutable and lie under names that their bytes decide. What is written
-here is visible to nobody until the publication that names it is committed; only the links under
-`index/` and three small files are ever replaced. Paths are relative to the web root.
+Rules. Targets and crates are immutable and lie under names that their bytes decide. What is
+written here is visible to nobody until the publication that names it is committed; only the links
+under `index/` and three small files are ever replaced. Paths are relative to the web root.
 """
 
 from __future__ import annotations
@@ -10,22 +10,33 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from mirror.core.layout import CONFIG_JSON, STATUS_JSON, crate_file, target_file
+from mirror.core.names import CrateId
 from mirror.core.verify import VerifiedCrate
 from tuf_repo.disk import Disk
 
 GZIP_HEADER = bytes.fromhex("1f8b0800000000000003")
-"""No name, no time, Unix: what zlib writes at level 6. The same bytes always give the same `.gz`."""
+"""No name, no time, Unix: what zlib writes. The same bytes always give the same `.gz`."""
 
 
 def compress(data: bytes) -> bytes:
     """Return one gzip member with our header."""
     deflate = zlib.compressobj(6, zlib.DEFLATED, 31)
     return deflate.compress(data) + deflate.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class StagedCrate:
+    """A verified crate whose bytes lie in staging. Made by `Www.stage_crate` only."""
+
+    crate: CrateId
+    sha256: str
+    length: int
 
 
 class Www:
@@ -35,6 +46,14 @@ class Www:
         self._root = root
         self._staging = staging
         self._disk = disk
+        self._fresh: set[str] = set()
+        """Files written since the last `settle_fresh`: no publication names them yet."""
+
+    def settle_fresh(self, named: Iterable[str]) -> None:
+        """Of the files written since the last call keep those that are named, remove the rest."""
+        for path in self._fresh.difference(named):
+            self.remove(path)
+        self._fresh.clear()
 
     # Targets
 
@@ -45,20 +64,22 @@ class Www:
         replace: nginx makes its ETag of time and size.
         """
         sha256 = hashlib.sha256(data).hexdigest()
-        file = self._root / target_file(path, sha256)
+        name = target_file(path, sha256)
         mtime = max(int(at), self._mtime(path) + 1)
-        for name, content in ((file, data), (_gz(file), compress(data))):
-            self._put(name, content)
-            self._disk.set_mtime(name, mtime)
+        self._put(name, data, mtime)
+        self._put(f"{name}.gz", compress(data), mtime)
         return sha256
 
-    def _put(self, file: Path, data: bytes) -> None:
+    def _put(self, name: str, data: bytes, mtime: int) -> None:
+        file = self._root / name
         try:
             self._disk.write_new(file, data)
+            self._fresh.add(name)
         except FileExistsError:
             # A kept publication's file, or an orphan of a crash that may be torn.
             if file.is_symlink() or not file.is_file() or file.read_bytes() != data:
                 self._disk.replace(file, data)
+        self._disk.set_mtime(file, mtime)
 
     def _mtime(self, path: str) -> int:
         try:
@@ -76,9 +97,14 @@ class Www:
 
     def link_index(self, path: str, sha256: str) -> None:
         """Point `index/…` (and its `.gz`) at the target that is published now."""
-        for target in (self._root / target_file(path, sha256),):
-            self._disk.link_over(target, self._root / path)
-            self._disk.link_over(_gz(target), _gz(self._root / path))
+        target, link = self._root / target_file(path, sha256), self._root / path
+        self._disk.link_over(target, link)
+        self._disk.link_over(_gz(target), _gz(link))
+
+    def unlink_index(self, path: str) -> None:
+        """Take away `index/…` and its `.gz`."""
+        self._disk.remove(self._root / path)
+        self._disk.remove(_gz(self._root / path))
 
     def is_linked(self, path: str, sha256: str) -> bool:
         """Whether `link_index` has nothing to do."""
@@ -91,16 +117,19 @@ class Www:
 
     # Crates
 
-    def stage_crate(self, crate: VerifiedCrate) -> None:
+    def stage_crate(self, crate: VerifiedCrate) -> StagedCrate:
         """Write a crate's bytes beside the web root; takes nothing but a verified one."""
-        self._disk.replace(self._staged(crate), crate.data)
+        self._disk.replace(self._staged(crate.sha256), crate.data)
+        return StagedCrate(crate.crate, crate.sha256, len(crate.data))
 
-    def promote_crate(self, crate: VerifiedCrate) -> None:
-        """Move a staged crate, synced by now, to its final name."""
-        self._disk.rename(self._staged(crate), self._root / crate_file(crate.crate))
+    def promote_crate(self, crate: StagedCrate) -> str:
+        """Move a staged crate, synced by now, to its final name; return that."""
+        path = crate_file(crate.crate)
+        self._disk.rename(self._staged(crate.sha256), self._root / path)
+        return path
 
-    def _staged(self, crate: VerifiedCrate) -> Path:
-        return self._staging / f"{crate.sha256}.crate"
+    def _staged(self, sha256: str) -> Path:
+        return self._staging / f"{sha256}.crate"
 
     # The small files that are replaced
 

@@ -1,0 +1,120 @@
+"""What to ask upstream for, given what is remembered of it: decisions only, no look is taken here.
+
+Two askers differ. Somebody who *lacks* a file gets its bytes, whatever the cursor says: the cursor
+may be older than a restored publication. Who merely *saw* a held file, or sweeps, may be answered
+"unchanged".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mirror.core.batch import Sweep
+from mirror.core.names import CrateName
+
+UNREACHABLE_RETRY_SECONDS = 60.0
+
+
+class Known(StrEnum):
+    """What the signer settled last about a name."""
+
+    UNKNOWN = "unknown"
+    PUBLISHED = "published"
+    REFUSED = "refused"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """What is remembered of one name upstream."""
+
+    name: CrateName
+    known: Known = Known.UNKNOWN
+    sha256: str = ""
+    """Digest of the last bytes that the signer settled."""
+    etag: str = ""
+    last_modified: str = ""
+    looked_at: float = 0.0
+    """Time of the last look that upstream answered; 0: never."""
+    trouble: str = ""
+    """Why it was refused, or why the last look failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Ask upstream; `conditional`: with the cursor's validators."""
+
+    conditional: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """No need to ask: looked at not long ago."""
+
+    seconds: float
+    """For how long this holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Not in the names source: absent, and upstream is not asked."""
+
+
+Step = Fetch | Fresh | Outside
+
+
+def plan_lacking(
+    cursor: Cursor | None, *, followed: bool, now: float, max_age: float, trusted_since: float
+) -> Step:
+    """Decide about a name whose index file somebody lacks.
+
+    `trusted_since`: cursors older than this say what an earlier process saw published, which a
+    restored backup may have undone; they do not stop a fetch.
+    """
+    if not followed:
+        return Outside()
+    if cursor is not None and cursor.looked_at >= trusted_since:
+        left = cursor.looked_at + max_age - now
+        if left > 0 and cursor.known is not Known.UNKNOWN:
+            return Fresh(left)
+    return Fetch(conditional=False)
+
+
+def plan_seen(cursor: Cursor | None, *, followed: bool, now: float, max_age: float) -> Step:
+    """Decide about a held index file that somebody asked for."""
+    if not followed:
+        return Outside()
+    if cursor is None or cursor.looked_at + max_age <= now:
+        return plan_look(cursor)
+    return Fresh(cursor.looked_at + max_age - now)
+
+
+def plan_look(cursor: Cursor | None) -> Fetch:
+    """Decide how a sweep looks at a name.
+
+    Bytes that were refused are offered again at each look: an operator may have accepted them.
+    """
+    return Fetch(conditional=cursor is not None and cursor.known is Known.PUBLISHED)
+
+
+def is_news(cursor: Cursor | None, sha256: str) -> bool:
+    """Whether bytes with this digest have to be offered to the signer."""
+    return cursor is None or cursor.known is not Known.PUBLISHED or cursor.sha256 != sha256
+
+
+def is_worth_reporting_gone(cursor: Cursor | None) -> bool:
+    """Whether the signer has to hear that upstream has no such file."""
+    return cursor is None or cursor.known is not Known.ABSENT
+
+
+def is_complete(sweep: Sweep) -> bool:
+    """Whether upstream answered for every name of a whole names source."""
+    return sweep.whole_source and sweep.missing == 0
+
+
+def next_sweep(began: float, *, ended: float, every: float, unreachable: bool) -> float:
+    """Return when the next sweep is due."""
+    if unreachable:
+        return ended + min(every, UNREACHABLE_RETRY_SECONDS)
+    return max(began + every, ended)

@@ -1,0 +1,155 @@
+"""`crateseal check`: everything under the web root against what is signed, from the root down.
+
+Rule: a file is named and right, or it is a finding. Nothing is repaired here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mirror.core.index import find_entry
+from mirror.core.layout import (
+    CRATES_DIR,
+    INDEX,
+    METADATA_DIR,
+    parse_crate_path,
+    target_file,
+    target_path,
+)
+from mirror.errors import RejectedError
+from mirror.sign.recover import SMALL_FILES
+from mirror.store.ledger import Ledger
+from mirror.store.www import GZIP_HEADER
+from tuf_repo.check import RepositoryCheck
+from tuf_repo.core.update import Target
+from tuf_repo.storage import MetadataFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One file that is not as it should be."""
+
+    path: str
+    """Relative to the web root."""
+    problem: str
+
+
+class Checker:
+    """One look at everything. Make a new one for the next."""
+
+    def __init__(self, www: Path, ledger: Ledger, *, now: float) -> None:
+        self._www = www
+        self._ledger = ledger
+        self._now = now
+        self._targets: dict[str, Target] = {}
+        self._named = set(SMALL_FILES)
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield every finding: metadata, targets, links, crates, kept files, and what is extra."""
+        yield from self._metadata()
+        for path, target in self._targets.items():
+            yield from self._target(path, target)
+        yield from self._crates()
+        yield from self._kept()
+        yield from self._extra()
+
+    def _metadata(self) -> Iterator[Finding]:
+        folder = self._www / METADATA_DIR
+        repository = RepositoryCheck(MetadataFolder(folder), now=self._now)
+        for found in repository.findings():
+            problem = f"expected {found.expected}, got {found.got}"
+            yield Finding(f"{METADATA_DIR}/{found.file}", problem)
+        self._targets.update(repository.targets())
+        self._named.update(f"{METADATA_DIR}/{name}" for name in repository.files)
+
+    def _target(self, path: str, target: Target) -> Iterator[Finding]:
+        files = [target_file(path, target.sha256)]
+        if path.startswith(f"{INDEX}/"):
+            files.append(path)
+        for file in files:
+            yield from self._plain(file, target.sha256, target.length)
+            yield from self._gzipped(f"{file}.gz", target.sha256)
+
+    def _plain(self, file: str, sha256: str, length: int | None) -> Iterator[Finding]:
+        self._named.add(file)
+        data = self._read(file)
+        if isinstance(data, Finding):
+            yield data
+        elif length is not None and len(data) != length:
+            yield Finding(file, f"expected {length} bytes, got {len(data)}")
+        elif (got := hashlib.sha256(data).hexdigest()) != sha256:
+            yield Finding(file, f"expected sha256 {sha256}, got {got}")
+
+    def _gzipped(self, file: str, sha256: str) -> Iterator[Finding]:
+        self._named.add(file)
+        data = self._read(file)
+        if isinstance(data, Finding):
+            yield data
+            return
+        inflate = zlib.decompressobj(31)
+        try:
+            plain = inflate.decompress(data)
+        except zlib.error as error:
+            yield Finding(file, f"expected a gzip member, got {error}")
+            return
+        if data[: len(GZIP_HEADER)] != GZIP_HEADER:
+            yield Finding(file, "its gzip header is not the one we write")
+        elif not inflate.eof or inflate.unused_data:
+            yield Finding(file, "expected one whole gzip member and nothing after it")
+        elif hashlib.sha256(plain).hexdigest() != sha256:
+            yield Finding(file, f"does not inflate to the target with sha256 {sha256}")
+
+    def _crates(self) -> Iterator[Finding]:
+        for file, sha256 in self._ledger.crates():
+            yield from self._plain(file, sha256, None)
+            signed = self._signed_cksum(file)
+            if signed != sha256:
+                yield Finding(file, f"the signed index says {signed or 'nothing of it'}")
+
+    def _signed_cksum(self, file: str) -> str | None:
+        with suppress(RejectedError):
+            crate = parse_crate_path(file.removeprefix(f"{CRATES_DIR}/"))
+            path = target_path(crate.canonical_name)
+            target = self._targets.get(path)
+            data = self._read(target_file(path, target.sha256)) if target else b""
+            if isinstance(data, bytes):
+                entry = find_entry(data, crate.canonical_name, crate.version)
+                return entry.cksum if entry else None
+        return None
+
+    def _kept(self) -> Iterator[Finding]:
+        for kept in self._ledger.retired():
+            if kept.file in self._named:
+                continue
+            if kept.file.endswith(".gz"):
+                yield from self._gzipped(kept.file, kept.sha256)
+            else:
+                yield from self._plain(kept.file, kept.sha256, None)
+
+    def _extra(self) -> Iterator[Finding]:
+        for folder, folders, names in os.walk(self._www):
+            for name in names + folders:
+                full = os.path.join(folder, name)
+                file = os.path.relpath(full, self._www)
+                with suppress(FileNotFoundError):  # gone meanwhile
+                    mode = os.lstat(full).st_mode
+                    if not stat.S_ISDIR(mode) and file not in self._named:
+                        yield Finding(file, "an extra file: nothing signed names it")
+
+    def _read(self, file: str) -> bytes | Finding:
+        full = self._www / file
+        try:
+            if not stat.S_ISREG(os.lstat(full).st_mode):
+                return Finding(file, "expected a regular file, got something else")
+            return full.read_bytes()
+        except FileNotFoundError:
+            return Finding(file, "missing")
+        except OSError as error:
+            return Finding(file, f"cannot be read: {error.strerror}")

@@ -1,0 +1,101 @@
+"""How a signer's parts come to be, from a `Config`: folders, keys, the committed repository."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable
+
+from mirror.config import Config
+from mirror.core.layout import DELEGATION, METADATA_DIR, TARGET_PATTERNS
+from mirror.errors import MachineError, UsageError
+from mirror.sign.signer import Parts
+from mirror.sign.state import EXTRA, signed_state
+from mirror.store.ledger import Ledger
+from mirror.store.www import Www
+from tuf_repo.core.roles import Policy
+from tuf_repo.disk import Disk, PosixDisk
+from tuf_repo.keys import load_online_signers
+from tuf_repo.publisher import Publisher
+from tuf_repo.storage import Storage
+from tuf_repo.trial import TrialPlan, init_trial
+
+Clock = Callable[[], float]
+
+
+def open_parts(config: Config, clock: Clock, disk: Disk | None = None) -> Parts:
+    """Load the committed repository and what the signer works with.
+
+    Raises:
+        UsageError: there is no repository yet.
+        MachineError: the ledger does not read.
+        RepositoryError: what is committed does not verify, or the keys are not its own.
+    """
+    disk = disk or PosixDisk(config.data)
+    if not (config.www / METADATA_DIR / "timestamp.json").exists():
+        raise UsageError(
+            f"{config.data}: there is no repository yet; `crateseal init --trial` makes one"
+            " for a first try, `crateseal up` does so by itself"
+        )
+    _make_folders(config)
+    publisher = Publisher.open(
+        _storage(config, disk),
+        load_online_signers(config.keys),
+        now=clock(),
+        policy=Policy(),
+        entropy=_entropy,
+        wait=time.sleep,
+    )
+    return Parts(config, disk, Www(config.www, config.staging, disk), _ledger(config), publisher)
+
+
+def init_repository(config: Config, clock: Clock, disk: Disk | None = None) -> bool:
+    """Make keys and a trial repository; return whether one was made (False: it was there).
+
+    Safe to stop at any moment and to call again.
+    """
+    _make_folders(config)
+    now = clock()
+    plan = TrialPlan(
+        DELEGATION,
+        TARGET_PATTERNS,
+        config.effective_bin_bits,
+        root_extra={EXTRA: {"trial": True}},
+        timestamp_extra=lambda held: signed_state(
+            config, {}, held=held, sweep=None, confirmed=None, now=now
+        ),
+    )
+    return init_trial(
+        _storage(config, disk or PosixDisk(config.data)),
+        config.keys,
+        config.offline_keys,
+        plan,
+        now=now,
+        policy=Policy(),
+        entropy=_entropy,
+        wait=time.sleep,
+    )
+
+
+def _make_folders(config: Config) -> None:
+    for folder in (config.www, config.staging, config.spool, config.run):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _storage(config: Config, disk: Disk) -> Storage:
+    return Storage(config.www / METADATA_DIR, config.staging, disk)
+
+
+def _ledger(config: Config) -> Ledger:
+    try:
+        return Ledger(config.ledger)
+    except sqlite3.DatabaseError as error:
+        raise MachineError(
+            f"{config.ledger}: {error}; put it back from a backup, or move it away to go on"
+            " without what it remembers (quarantine, held crates, the log)"
+        ) from error
+
+
+def _entropy() -> int:
+    return secrets.randbelow(2**32)

@@ -1,0 +1,114 @@
+"""At start: make the disk what the last commit says, with the code of normal work.
+
+`staging/running` lies there while a signer runs: found at a start, the last one did not end well,
+and the whole web root is compared with what the committed and the kept publications name.
+`staging/at` tells up to which number the links were right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from contextlib import suppress
+
+from mirror.core.index import find_entry
+from mirror.core.layout import (
+    CONFIG_JSON,
+    CRATES_DIR,
+    INDEX,
+    METADATA_DIR,
+    STATUS_JSON,
+    parse_crate_path,
+    target_file,
+    target_path,
+)
+from mirror.errors import RejectedError
+from mirror.sign.signer import Parts, Signer
+
+log = logging.getLogger(__name__)
+
+SMALL_FILES = frozenset({CONFIG_JSON, STATUS_JSON, f"{METADATA_DIR}/timestamp.json"})
+
+
+def recover(parts: Parts, signer: Signer, *, now: float) -> None:
+    """Finish or undo what the last run left."""
+    running, at = parts.config.staging / "running", parts.config.staging / "at"
+    number = parts.publisher.timestamp_version
+    parts.ledger.settle_at(number, at=now)
+    ended_well = not running.exists()
+    links_right = at.exists() and at.read_bytes() == str(number).encode()
+    if not (ended_well and links_right):
+        log.info(
+            "the last signer did not end well; comparing the web root with publication %d", number
+        )
+        _set_links_right(parts)
+        _remove_orphans(parts)
+        _compare_crates(parts)
+        for leftover in parts.config.staging.glob("*.crate*"):
+            parts.disk.remove(leftover)
+        parts.disk.sync()
+        signer.write_at()
+    if ended_well:
+        parts.disk.write_new(running, b"")
+    parts.disk.sync()
+
+
+def end_well(parts: Parts) -> None:
+    """Say that nothing is left undone; the last thing a signer does."""
+    parts.disk.sync()
+    parts.disk.remove(parts.config.staging / "running")
+
+
+def _set_links_right(parts: Parts) -> None:
+    for path, target in parts.publisher.targets():
+        if path.startswith(f"{INDEX}/") and not parts.www.is_linked(path, target.sha256):
+            parts.www.link_index(path, target.sha256)
+
+
+def _remove_orphans(parts: Parts) -> None:
+    """Remove what neither the commit nor a kept publication names."""
+    named = set(SMALL_FILES)
+    named.update(f"{METADATA_DIR}/{name}" for name in parts.publisher.current_files())
+    named.update(item.file for item in parts.ledger.retired())
+    for path, target in parts.publisher.targets():
+        files = [target_file(path, target.sha256)]
+        if path.startswith(f"{INDEX}/"):
+            files.append(path)
+        for file in files:
+            named.update((file, f"{file}.gz"))
+    there = set(parts.www.files())
+    with parts.ledger.transaction():
+        # A pruning that was cut off: the files are gone, their rows came back with the power.
+        parts.ledger.revive([row.file for row in parts.ledger.retired() if row.file not in there])
+    for file in there:
+        if file not in named and not file.startswith(f"{CRATES_DIR}/"):
+            log.info("removed %s: no publication names it", file)
+            parts.www.remove(file)
+
+
+def _compare_crates(parts: Parts) -> None:
+    """Make the ledger's list of held crates and the files one again."""
+    listed = dict(parts.ledger.crates())
+    there = {file for file in parts.www.files() if file.startswith(f"{CRATES_DIR}/")}
+    with parts.ledger.transaction():
+        for file in listed.keys() - there:
+            parts.ledger.drop_crate(file)
+        for file in there - listed.keys():
+            sha256 = _signed_cksum(parts, file)
+            data = (parts.config.www / file).read_bytes()
+            if sha256 and hashlib.sha256(data).hexdigest() == sha256:
+                parts.ledger.hold_crate(file, sha256, len(data))
+            else:
+                log.info("removed %s: no signed line names these bytes", file)
+                parts.www.remove(file)
+
+
+def _signed_cksum(parts: Parts, file: str) -> str | None:
+    with suppress(RejectedError):
+        crate = parse_crate_path(file.removeprefix(f"{CRATES_DIR}/"))
+        path = target_path(crate.canonical_name)
+        target = parts.publisher.lookup(path)
+        data = parts.www.read_target(path, target.sha256) if target else None
+        entry = find_entry(data, crate.canonical_name, crate.version) if data else None
+        return entry.cksum if entry else None
+    return None

@@ -1,0 +1,65 @@
+"""What the mirror says of itself: signed, in the timestamp, and unsigned, in status.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mirror.config import Config
+from mirror.core.batch import Sweep
+from mirror.core.layout import INDEX, WITHHELD
+from mirror.core.times import rfc3339
+
+EXTRA = "x-crateseal"
+Extra = Mapping[str, Any]
+
+# What the audit and policy of this version come to; the digest changes when a rule does.
+_RULES = ("index lines parse", "cksum never changes", "a version never vanishes", "crates are safe")
+
+
+def signed_state(  # noqa: PLR0913 - each is one thing the mirror says
+    config: Config,
+    before: Extra,
+    *,
+    held: Mapping[str, int],
+    sweep: Sweep | None,
+    confirmed: float | None,
+    now: float,
+) -> dict[str, Any]:
+    """Return the next `x-crateseal`, from the last one and what has been learned since."""
+    last: Mapping[str, Any] = before.get(EXTRA, {})
+    state = {
+        "signed_at": rfc3339(now),
+        "upstream": config.upstream,
+        "mode": config.mode,
+        "complete_as_of": _complete_as_of(config, last, sweep),
+        "upstream_confirmed": (
+            last.get("upstream_confirmed") if confirmed is None else rfc3339(confirmed)
+        ),
+        "policy": hashlib.sha256("\n".join(_RULES).encode()).hexdigest(),
+        "held": {kind: held.get(kind, 0) for kind in (INDEX, WITHHELD)},
+    }
+    return {EXTRA: state}
+
+
+def _complete_as_of(config: Config, last: Mapping[str, Any], sweep: Sweep | None) -> str | None:
+    if config.mode != "index":
+        return None
+    if sweep and sweep.whole_source and sweep.missing == 0:
+        return rfc3339(min(sweep.began, sweep.names_as_of))
+    # What was complete then, was complete then; but only of this upstream.
+    same = last.get("mode") == config.mode and last.get("upstream") == config.upstream
+    kept: str | None = last.get("complete_as_of") if same else None
+    return kept
+
+
+def next_expiry(expires: Mapping[str, float]) -> dict[str, str]:
+    """Return the times at which roles expire, as text."""
+    return {role: rfc3339(at) for role, at in sorted(expires.items())}
+
+
+def to_json(fields: Mapping[str, Any]) -> bytes:
+    """Return readable JSON with a newline at its end."""
+    return json.dumps(fields, indent=1).encode() + b"\n"

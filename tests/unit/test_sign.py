@@ -1,0 +1,321 @@
+"""What the signer publishes, refuses, keeps and forgets, on a real disk, without processes."""
+
+import gzip
+import json
+import os
+import shutil
+
+import pytest
+
+from mirror.core.batch import Sweep
+from mirror.core.layout import note_path, target_path
+from mirror.core.names import CrateName
+from mirror.sign.state import EXTRA
+from mirror.store.www import GZIP_HEADER
+from tests.support.crates import crate_bytes, index_file, index_line
+from tests.support.signing import Workbench
+
+
+@pytest.fixture
+def bench(tmp_path):
+    bench = Workbench(tmp_path / "data")
+    bench.init()
+    bench.open()
+    yield bench
+    bench.parts.ledger.close()
+
+
+def published(bench, name):
+    return bench.parts.publisher.lookup(target_path(CrateName(name)))
+
+
+def held_bytes(bench, name):
+    return bench.www(target_path(CrateName(name))).read_bytes()
+
+
+def test_index_files_are_published_byte_for_byte(bench):
+    files = {"demo": index_file("demo", "1.0.0"), "a": index_file("a", "0.1.0", "0.2.0")}
+    assert bench.settle(files) == {}
+    for name, data in files.items():
+        path = target_path(CrateName(name))
+        assert bench.www(path).read_bytes() == data
+        zipped = bench.www(path + ".gz").read_bytes()
+        assert zipped.startswith(GZIP_HEADER)
+        assert gzip.decompress(zipped) == data
+    assert bench.findings() == []
+
+
+def test_one_batch_is_one_publication_and_nothing_new_is_none(bench):
+    before = bench.parts.publisher.timestamp_version
+    bench.settle({f"crate{n}": index_file(f"crate{n}", "1.0.0") for n in range(20)})
+    after = bench.parts.publisher.timestamp_version
+    assert after > before
+    bench.settle({"crate3": index_file("crate3", "1.0.0")})
+    assert bench.parts.publisher.timestamp_version == after
+
+
+def test_a_changed_cksum_keeps_the_last_good_publication_and_its_neighbours_go_on(bench):
+    good = index_line("demo", "1.0.0", "1" * 64)
+    bench.settle({"demo": good})
+    refused = bench.settle(
+        {"demo": index_line("demo", "1.0.0", "2" * 64), "other": index_file("other", "1.0.0")}
+    )
+    assert list(refused) == ["demo"]
+    assert held_bytes(bench, "demo") == good
+    assert published(bench, "other")
+    (finding,) = bench.parts.ledger.quarantined()
+    assert (finding.subject, finding.rule, finding.first_sight) == ("demo", "cksum-changed", False)
+    assert bench.findings() == []
+
+
+def test_the_same_attack_offered_twice_is_refused_twice(bench):
+    bench.settle({"demo": index_line("demo", "1.0.0", "1" * 64)})
+    for _ in range(2):
+        assert bench.settle({"demo": index_line("demo", "1.0.0", "2" * 64)})
+
+
+def test_a_vanished_version_and_a_vanished_crate_are_refused(bench):
+    bench.settle({"demo": index_file("demo", "1.0.0", "1.1.0")})
+    assert "1.0.0" in bench.settle({"demo": index_file("demo", "1.1.0")})["demo"]
+    assert bench.settle(gone=["demo"])
+    assert held_bytes(bench, "demo") == index_file("demo", "1.0.0", "1.1.0")
+
+
+def test_what_is_refused_at_first_sight_is_withheld_with_a_signed_note(bench):
+    bench.settle({"demo": index_line("other", "1.0.0")})
+    assert not published(bench, "demo")
+    target = bench.parts.publisher.lookup(note_path(CrateName("demo")))
+    note = json.loads(bench.parts.www.read_target(note_path(CrateName("demo")), target.sha256))
+    assert note["name"] == "demo"
+    assert note["entries"][0]["kind"] == "quarantine"
+    assert note["entries"][0]["rule"] == "malformed-index"
+    assert "name demo" in note["entries"][0]["reason"]
+    assert not bench.www(note_path(CrateName("demo"))).exists()
+    assert bench.findings() == []
+
+
+def test_the_same_note_is_not_published_again(bench):
+    bench.settle({"demo": index_line("other", "1.0.0")})
+    before = bench.parts.publisher.timestamp_version
+    bench.settle({"demo": index_line("other", "1.0.0")})
+    assert bench.parts.publisher.timestamp_version == before
+
+
+def test_good_bytes_end_a_quarantine_and_take_the_note_away(bench):
+    bench.settle({"demo": index_line("other", "1.0.0")})
+    bench.settle({"demo": index_file("demo", "1.0.0")})
+    assert published(bench, "demo")
+    assert bench.parts.publisher.lookup(note_path(CrateName("demo"))) is None
+    assert bench.parts.ledger.quarantined() == []
+    assert bench.findings() == []
+
+
+def test_a_crate_is_stored_once_its_bytes_are_what_the_signed_line_says(bench):
+    data = crate_bytes("demo", "1.0.0")
+    bench.settle({"demo": index_file("demo", "1.0.0")})
+    before = bench.parts.publisher.timestamp_version
+    assert bench.settle(crates={("demo", "1.0.0"): data}) == {}
+    assert bench.www("crates/demo/demo-1.0.0.crate").read_bytes() == data
+    assert bench.parts.publisher.timestamp_version == before
+    assert bench.findings() == []
+
+
+def test_a_crate_and_its_index_file_may_come_in_one_batch(bench):
+    bench.settle(
+        {"demo": index_file("demo", "1.0.0")},
+        {("demo", "1.0.0"): crate_bytes("demo", "1.0.0")},
+    )
+    assert bench.www("crates/demo/demo-1.0.0.crate").exists()
+    assert bench.findings() == []
+
+
+@pytest.mark.parametrize(
+    ("version", "data", "reason"),
+    [
+        ("1.0.0", crate_bytes("demo", "1.0.0") + b"\0", "sha256"),
+        ("9.9.9", crate_bytes("demo", "9.9.9"), "signed index line"),
+    ],
+)
+def test_a_crate_that_no_signed_line_names_is_refused_and_not_stored(bench, version, data, reason):
+    bench.settle({"demo": index_file("demo", "1.0.0")})
+    refused = bench.settle(crates={("demo", version): data})
+    assert reason in refused[f"demo {version}"]
+    assert not bench.www("crates").exists()
+    assert bench.findings() == []
+
+
+def test_a_crate_in_another_case_than_its_line_is_refused(bench):
+    bench.settle({"demo": index_file("demo", "1.0.0")})
+    assert bench.settle(crates={("Demo", "1.0.0"): crate_bytes("demo", "1.0.0")})
+
+
+def test_a_batch_that_is_none_is_refused_whole(bench):
+    number = bench.offer({"demo": index_file("demo", "1.0.0")})
+    (bench.config.spool / str(number) / "batch.json").write_text("{")
+    (settled,) = bench.signer.settle([number], now=bench.now)
+    assert settled.refused
+    assert not published(bench, "demo")
+
+
+@pytest.mark.parametrize("file", ["data", "batch.json"])
+def test_a_link_or_a_pipe_in_the_spool_is_not_opened(bench, tmp_path, file):
+    for make in (lambda p: os.symlink(tmp_path / "elsewhere", p), os.mkfifo):
+        number = bench.offer({"demo": index_file("demo", "1.0.0")})
+        path = bench.config.spool / str(number) / file
+        shutil.copy(path, tmp_path / "elsewhere")
+        path.unlink()
+        make(path)
+        (settled,) = bench.signer.settle([number], now=bench.now)
+        assert settled.refused
+    assert not published(bench, "demo")
+
+
+def test_damaged_bytes_on_our_disk_are_no_base_for_an_audit(bench):
+    bench.settle({"demo": index_file("demo", "1.0.0")})
+    target = published(bench, "demo")
+    folder = bench.www("tuf/targets/index/de/mo")
+    (folder / f"{target.sha256}.demo").write_bytes(index_line("demo", "1.0.0", "2" * 64))
+    assert "our disk" in bench.settle({"demo": index_line("demo", "1.0.0", "2" * 64)})["demo"]
+
+
+def test_what_comes_back_to_old_bytes_is_named_again_and_not_pruned(bench):
+    one, two = index_file("demo", "1.0.0"), index_file("demo", "1.0.0", "1.1.0")
+    yanked = two.replace(b'"yanked":false', b'"yanked":true')
+    for data in (one, two, yanked, two):
+        bench.settle({"demo": data})
+    assert bench.findings() == []
+    bench.now += bench.config.grace + 1
+    bench.signer.renew(now=bench.now)
+    assert bench.signer.prune(now=bench.now) > 0
+    assert held_bytes(bench, "demo") == two
+    assert bench.findings() == []
+
+
+def test_superseded_files_stay_for_the_grace_and_go_afterwards(bench):
+    bench.settle({"demo": index_file("demo", "1.0.0")})
+    old = published(bench, "demo")
+    bench.settle({"demo": index_file("demo", "1.0.0", "1.1.0")})
+    file = bench.www(f"tuf/targets/index/de/mo/{old.sha256}.demo")
+    bench.now += bench.config.grace - 10
+    bench.signer.renew(now=bench.now)
+    bench.signer.prune(now=bench.now)
+    assert file.exists()
+    bench.now += 20
+    bench.signer.prune(now=bench.now)
+    assert not file.exists()
+    assert bench.findings() == []
+
+
+def test_the_modification_time_grows_by_a_whole_second_at_least(bench):
+    path = bench.www("index/de/mo/demo")
+    times = []
+    for versions in (("1.0.0",), ("1.0.0", "1.0.1"), ("1.0.0", "1.0.1", "1.0.2")):
+        bench.signer.settle([bench.offer({"demo": index_file("demo", *versions)})], now=bench.now)
+        bench.signer.swap_links()
+        times.append(path.stat().st_mtime)
+    assert times[0] + 1 <= times[1]
+    assert times[1] + 1 <= times[2]
+
+
+def test_the_state_says_complete_after_a_whole_sweep_only(tmp_path):
+    bench = Workbench(tmp_path / "data", mode="index")
+    bench.init()
+    bench.open()
+
+    def state_after(**sweep):
+        defaults = {"names_as_of": bench.now - 5, "names": 1, "missing": 0, "whole_source": True}
+        bench.settle({}, sweep=Sweep(began=bench.now, **(defaults | sweep)))
+        return bench.parts.publisher.extra[EXTRA]
+
+    assert state_after(missing=1)["complete_as_of"] is None
+    assert state_after(whole_source=False)["complete_as_of"] is None
+    complete = state_after()["complete_as_of"]
+    assert complete is not None
+    assert state_after(missing=1)["complete_as_of"] == complete
+    bench.parts.ledger.close()
+
+
+def test_a_sweep_that_changed_nothing_publishes_a_timestamp_that_says_so(bench):
+    bench.settle({"demo": index_file("demo", "1.0.0")})
+    before = bench.parts.publisher
+    timestamp, snapshot = before.timestamp_version, before.snapshot_version
+    bench.settle({}, sweep=Sweep(bench.now, bench.now, 1, 0, whole_source=True))
+    assert bench.parts.publisher.timestamp_version > timestamp
+    assert bench.parts.publisher.snapshot_version == snapshot
+
+
+def test_the_log_is_a_chain(bench):
+    for n in range(3):
+        bench.settle({f"crate{n}": index_file(f"crate{n}", "1.0.0")})
+    before = "0" * 64
+    for _, record, sha256 in bench.parts.ledger.log():
+        assert json.loads(record)["prev"] == before
+        before = sha256
+    assert before != "0" * 64
+
+
+def test_a_signer_that_ended_well_has_nothing_to_recover(bench):
+    bench.settle({"demo": index_file("demo", "1.0.0")})
+    bench.close()
+    assert not (bench.config.staging / "running").exists()
+    bench.open()
+    assert published(bench, "demo")
+    assert bench.findings() == []
+
+
+# check
+
+DAMAGES = {
+    "an index link changed": lambda w: (w / "index/de/mo/demo").write_bytes(b"x"),
+    "a gz changed": lambda w: flip(w / "index/de/mo/demo.gz"),
+    "a second gzip member": lambda w: append(w / "index/de/mo/demo.gz", gzip.compress(b"x")),
+    "bytes after the gz": lambda w: append(w / "index/de/mo/demo.gz", b"x"),
+    "another gzip header": lambda w: regzip(w / "index/de/mo/demo.gz"),
+    "a target missing": lambda w: only(w.glob("tuf/targets/index/de/mo/*.demo")).unlink(),
+    "a link missing": lambda w: (w / "index/de/mo/demo").unlink(),
+    "a crate changed": lambda w: flip(w / "crates/demo/demo-1.0.0.crate"),
+    "a crate missing": lambda w: (w / "crates/demo/demo-1.0.0.crate").unlink(),
+    "an extra crate": lambda w: (w / "crates/demo/demo-2.0.0.crate").write_bytes(b"x"),
+    "an extra file": lambda w: (w / "index/evil").write_bytes(b"x"),
+    "an extra link": lambda w: os.symlink("/etc/passwd", w / "index/evil"),
+    "an extra linked folder": lambda w: os.symlink("/etc", w / "index/evil"),
+    "the timestamp changed": lambda w: flip(w / "tuf/metadata/timestamp.json"),
+    "the snapshot changed": lambda w: flip(only(newest(w, "snapshot"))),
+    "a bin missing": lambda w: newest(w, "crates-1f")[0].unlink(),
+    "a bin changed": lambda w: flip(newest(w, "crates-1f")[0]),
+    "the root changed": lambda w: flip(w / "tuf/metadata/1.root.json"),
+}
+
+
+def flip(path, at=-30):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def append(path, data):
+    path.write_bytes(path.read_bytes() + data)
+
+
+def regzip(path):
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), 9, mtime=7))
+
+
+def only(paths):
+    return next(iter(paths))
+
+
+def newest(www, role):
+    found = (www / "tuf/metadata").glob(f"*.{role}.json")
+    return sorted(found, key=lambda p: int(p.name.split(".")[0]), reverse=True)
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_check_finds_what_is_changed_missing_or_extra(bench, damage):
+    bench.settle(
+        {"demo": index_file("demo", "1.0.0")},
+        {("demo", "1.0.0"): crate_bytes("demo", "1.0.0")},
+    )
+    assert bench.findings() == []
+    damage(bench.config.www)
+    assert bench.findings()

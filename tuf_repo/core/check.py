@@ -1,0 +1,146 @@
+"""What must hold: of what is asked for, of one file, of one publication, of two in a row.
+
+Each rule yields its findings and goes on; who wants an error raises the first one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tuf_repo.core.bins import BinLayout
+from tuf_repo.core.numbers import LIMIT
+from tuf_repo.core.roles import TARGETS, X_ROLE, X_SIGNED_AT
+from tuf_repo.core.update import Changes, FileFacts, State, Target
+
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_CONTROL = re.compile(r"[\x00-\x1f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that does not hold, and where."""
+
+    file: str
+    """A file's name in the metadata folder, a role or a target path."""
+    expected: str
+    got: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: expected {self.expected}, got {self.got}"
+
+
+def change_findings(changes: Changes, paths: re.Pattern[str]) -> Iterator[Finding]:
+    """What is asked for can be published, and clients will look there."""
+    for path, target in changes.items():
+        # Canonical JSON has control characters bare, other JSON must not.
+        if _CONTROL.search(path) or not _encodes(path):
+            yield Finding(repr(path), "a target path of printable characters", "others")
+        elif target is not None and not paths.match(path):
+            yield Finding(repr(path), "a path that the delegation covers", "one it does not")
+        elif target is not None and not _is_target(target):
+            yield Finding(path, "a length and 64 hex digits", repr(target))
+
+
+def extra_findings(extra: Mapping[str, Any]) -> Iterator[Finding]:
+    """Extra fields of the timestamp stay out of the way of TUF's and of our own."""
+    for key in extra:
+        if not key.startswith("x-") or key in (X_ROLE, X_SIGNED_AT):
+            yield Finding("timestamp.json", "an extra field x-…, not one of ours", repr(key))
+
+
+def bin_findings(
+    file: str, name: str, paths: Iterable[str], layout: BinLayout
+) -> Iterator[Finding]:
+    """Every target lies in the bin that clients look for it in."""
+    for path in paths:
+        expected = layout.bin_of(path)
+        if expected != name:
+            yield Finding(file, f"{path} in bin {expected}", f"in {name}")
+
+
+def snapshot_findings(
+    file: str, meta: Mapping[str, Any], delegation: str, layout: BinLayout
+) -> Iterator[Finding]:
+    """The snapshot lists the offline roles with length and sha256, every bin, and nothing else.
+
+    `meta` is the field `meta` of its signed part.
+    """
+    fixed = {f"{TARGETS}.json", f"{delegation}.json"}
+    named = fixed | {f"{name}.json" for name in layout.names()}
+    for name in sorted(named - meta.keys()):
+        yield Finding(file, f"an entry for {name}", "none")
+    for name in sorted(meta.keys() - named):
+        yield Finding(file, "entries for roles that are delegated", name)
+    for name in sorted(fixed & meta.keys()):
+        entry = meta[name]
+        if "length" not in entry or "sha256" not in entry.get("hashes", {}):
+            yield Finding(file, f"length and sha256 of {name}", "a version only")
+    # Else one could be answered with the other, which clients take for a cycle: all seems absent.
+    versions = {meta[name]["version"] for name in fixed & meta.keys()}
+    if len(versions) < len(fixed & meta.keys()):
+        yield Finding(file, f"different versions of targets and {delegation}", "the same")
+
+
+def number_findings(numbers: Iterable[tuple[str, int]]) -> Iterator[Finding]:
+    """No number is used by two files, and none is too large. Pairs of file and number."""
+    seen: dict[int, str] = {}
+    for file, number in numbers:
+        if not 0 < number < LIMIT:
+            yield Finding(file, f"a number from 1, below {LIMIT}", str(number))
+        other = seen.setdefault(number, file)
+        if other != file:
+            yield Finding(file, "a number of its own", f"{number}, the number of {other} too")
+
+
+def online_numbers(state: State) -> Iterator[tuple[str, int]]:
+    """Everything the counter numbered in a publication, as (role, number)."""
+    yield "timestamp", state.timestamp_version
+    if state.snapshot:
+        yield "snapshot", state.snapshot.version
+    for name, facts in state.bins.items():
+        yield name, facts.version
+
+
+def successor_findings(old: State, new: State) -> Iterator[Finding]:
+    """What must hold between a publication and the next one."""
+    yield from number_findings(online_numbers(new))
+    highest = max((number for _, number in online_numbers(old)), default=0)
+    known = dict(online_numbers(old))
+    for role, number in online_numbers(new):
+        if number != known.get(role) and number <= highest:
+            yield Finding(role, f"a number above {highest}", str(number))
+    # TUF 5.5.5: nothing that a snapshot lists may vanish, no version may fall.
+    for role in sorted(known.keys() - dict(online_numbers(new)).keys()):
+        yield Finding(role, "an entry in the next snapshot", "none")
+    if new.timestamp_version == old.timestamp_version:
+        yield Finding("timestamp", f"a version above {old.timestamp_version}", "the same")
+    yield from _fixed_findings(old.fixed, new.fixed)
+
+
+def _fixed_findings(
+    old: Mapping[str, FileFacts], new: Mapping[str, FileFacts]
+) -> Iterator[Finding]:
+    for role, facts in old.items():
+        later = new.get(role)
+        if later is None or later.version < facts.version:
+            yield Finding(role, f"version {facts.version} or later", str(later))
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_target(target: Target) -> bool:
+    return (
+        isinstance(target.length, int)
+        and not isinstance(target.length, bool)
+        and target.length >= 0
+        and _SHA256.match(target.sha256) is not None
+    )
