@@ -136,6 +136,8 @@ class RepositoryCheck:
         meta = {name: entry.to_dict() for name, entry in snapshot.meta.items()}
         yield from check.snapshot_findings(file, meta, layout.prefix, layout)
         for name in layout.names():
+            if f"{name}.json" not in snapshot.meta:
+                continue  # The findings on the snapshot said so.
             signed = yield from self._one(name, delegate, snapshot)
             if signed is None:
                 continue
@@ -150,7 +152,10 @@ class RepositoryCheck:
     ) -> Generator[Finding, None, Targets | None]:
         meta: MetaFile | None = snapshot.meta.get(f"{role}.json")
         if meta is None:
-            return None  # The findings on the snapshot name it.
+            yield Finding(
+                file_name(SNAPSHOT, snapshot.version), f"an entry for {role}.json", "none"
+            )
+            return None
         file = file_name(role, meta.version)
         self.files.add(file)
         try:

@@ -136,13 +136,15 @@ def _read_private(path: Path) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise KeyFileError(str(path), "a private key", error.strerror or "nothing") from None
-    with os.fdopen(fd, "rb") as file:
+    try:
         mode = os.fstat(fd).st_mode
         if not stat.S_ISREG(mode):
             raise KeyFileError(str(path), "a regular file", stat.filemode(mode))
         if mode & 0o077:
             raise KeyFileError(str(path), "a file for its owner alone (0600)", stat.filemode(mode))
-        return file.read(_PEM_MAX_BYTES)
+        return os.read(fd, _PEM_MAX_BYTES)
+    finally:
+        os.close(fd)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -171,10 +171,12 @@ def load(folder: MetadataFolder) -> tuple[Trust, State]:
     snapshot_data = folder.read(snapshot_file)
     snapshot = verify.snapshot(snapshot_file, snapshot_data, root, stamp)
     trust = _load_trust(folder, root, snapshot)
-    for finding in check.snapshot_findings(
-        snapshot_file, _plain_meta(snapshot), trust.delegation, trust.layout
-    ):
-        raise MetadataError(finding.file, finding.expected, finding.got)
+    check.refuse(
+        check.snapshot_findings(
+            snapshot_file, _plain_meta(snapshot), trust.delegation, trust.layout
+        ),
+        MetadataError,
+    )
     return trust, _state(stamp, snapshot, snapshot_data, trust, load_bins(folder, trust, snapshot))
 
 

@@ -211,8 +211,7 @@ class Publisher:
             OSError: the disk; what was written is removed again.
         """
         now = self._numbers.ready(now)  # 1.
-        for finding in check.change_findings(changes, self._trust.paths):
-            raise TargetError(finding.file, finding.expected, finding.got)
+        check.refuse(check.change_findings(changes, self._trust.paths), TargetError)
         grouped = update.group_by_bin(changes, self._trust.layout)
         due = update.bins_due(self._state, self._trust.layout, now, self._policy)
         numbers, now = self._numbers.take(len(grouped.keys() | due) + 2, now)  # 2.
@@ -220,8 +219,7 @@ class Publisher:
         try:
             bins = self._stage_bins(draft, grouped, due)  # 3.
             state = self._stage_top(draft, bins, extra)  # 4.
-            for finding in check.successor_findings(self._state, state):  # 5.
-                raise MetadataError(finding.file, finding.expected, finding.got)
+            check.refuse(check.successor_findings(self._state, state), MetadataError)  # 5.
         except (OSError, RepositoryError):
             self._discard(draft.written, draft.timestamp_version)
             raise
@@ -284,8 +282,9 @@ class Publisher:
         signed = update.next_bin(name, version, targets, draft.now, self._policy)
         data = sign(signed, self._signers.bins)
         checked = verify.targets(file, data, name, self._trust.delegate, version)
-        for finding in check.bin_findings(file, name, checked.targets, self._trust.layout):
-            raise MetadataError(finding.file, finding.expected, finding.got)
+        check.refuse(
+            check.bin_findings(file, name, checked.targets, self._trust.layout), MetadataError
+        )
         self._write(draft, file, data)
         return loading.bin_facts(checked, data)
 
@@ -295,18 +294,19 @@ class Publisher:
         if bins or update.snapshot_renewal(state, self._policy) <= draft.now:
             state, snapshot_data = self._stage_snapshot(draft, state)
         fields = extra(state.counts()) if callable(extra) else extra
-        for finding in check.extra_findings(fields):
-            raise TargetError(finding.file, finding.expected, finding.got)
+        check.refuse(check.extra_findings(fields), TargetError)
         return self._stage_timestamp(draft, replace(state, extra=dict(fields)), snapshot_data)
 
     def _stage_snapshot(self, draft: _Draft, state: State) -> tuple[State, bytes]:
         version = next(draft.numbers)
         signed = update.next_snapshot(version, state.fixed, state.bins, draft.now, self._policy)
         file = update.file_name(SNAPSHOT, version)
-        for finding in check.snapshot_findings(
-            file, signed["meta"], self._trust.delegation, self._trust.layout
-        ):
-            raise MetadataError(finding.file, finding.expected, finding.got)
+        check.refuse(
+            check.snapshot_findings(
+                file, signed["meta"], self._trust.delegation, self._trust.layout
+            ),
+            MetadataError,
+        )
         data = sign(signed, self._signers.snapshot)
         self._write(draft, file, data)
         facts = FileFacts(version, len(data), hashlib.sha256(data).hexdigest())

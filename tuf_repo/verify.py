@@ -6,10 +6,8 @@ that names the file.
 
 from __future__ import annotations
 
-from typing import Any
-
 from tuf.api.exceptions import RepositoryError as TufError
-from tuf.api.metadata import Metadata, Root, Snapshot, T, Targets, Timestamp
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, T, Targets, Timestamp
 
 from tuf_repo.core.roles import (
     FILE_MAX_BYTES,
@@ -58,7 +56,7 @@ def snapshot(file: str, data: bytes, trusted: Root, stamp: Timestamp) -> Snapsho
     Raises:
         MetadataError: stock clients would refuse it.
     """
-    _expect_described(file, data, stamp.snapshot_meta)
+    described(file, data, stamp.snapshot_meta)
     signed = _verified(Snapshot, SNAPSHOT, file, data, trusted)
     _expect_version(file, stamp.snapshot_meta.version, signed.version)
     _expect_size(file, data, FILE_MAX_BYTES)
@@ -82,13 +80,16 @@ def targets(
     return signed
 
 
-def described(file: str, data: bytes, meta: Any) -> None:
+def described(file: str, data: bytes, meta: MetaFile) -> None:
     """Compare bytes with the length and digest that the referring metadata gives.
 
     Raises:
         MetadataError: they differ.
     """
-    _expect_described(file, data, meta)
+    try:
+        meta.verify_length_and_hashes(data)
+    except TufError as error:
+        raise MetadataError(file, "the length and digest it is named with", str(error)) from error
 
 
 def _parse(kind: type[T], file: str, data: bytes) -> T:
@@ -122,13 +123,6 @@ def _expect_version(file: str, expected: int | None, got: int) -> None:
 def _expect_size(file: str, data: bytes, max_bytes: int) -> None:
     if len(data) > max_bytes:
         raise MetadataError(file, f"at most {max_bytes} bytes", str(len(data)))
-
-
-def _expect_described(file: str, data: bytes, meta: Any) -> None:
-    try:
-        meta.verify_length_and_hashes(data)
-    except TufError as error:
-        raise MetadataError(file, "the length and digest it is named with", str(error)) from error
 
 
 def _reason(error: Exception) -> str:

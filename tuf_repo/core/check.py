@@ -14,6 +14,7 @@ from tuf_repo.core.bins import BinLayout
 from tuf_repo.core.numbers import LIMIT
 from tuf_repo.core.roles import TARGETS, X_ROLE, X_SIGNED_AT
 from tuf_repo.core.update import Changes, FileFacts, State, Target
+from tuf_repo.errors import RepositoryError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _CONTROL = re.compile(r"[\x00-\x1f]")
@@ -30,6 +31,12 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.file}: expected {self.expected}, got {self.got}"
+
+
+def refuse(findings: Iterable[Finding], error: type[RepositoryError]) -> None:
+    """Raise the first finding as such an error; do nothing where there is none."""
+    for finding in findings:
+        raise error(finding.file, finding.expected, finding.got)
 
 
 def change_findings(changes: Changes, paths: re.Pattern[str]) -> Iterator[Finding]:
