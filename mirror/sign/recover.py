@@ -38,9 +38,8 @@ def recover(parts: Parts, signer: Signer, *, now: float) -> None:
     ended_well = not running.exists()
     links_right = at.exists() and at.read_bytes() == str(number).encode()
     if not (ended_well and links_right):
-        log.info(
-            "the last signer did not end well; comparing the web root with publication %d", number
-        )
+        if not ended_well:
+            log.info("the last signer did not end well; comparing everything with what is signed")
         _set_links_right(parts)
         _remove_orphans(parts)
         _compare_crates(parts)

@@ -1,8 +1,9 @@
-"""The pure rules: names, index files, audit, archives. Property tests where there is a round trip."""
+"""The pure rules: names, index files, audit, archives; properties where there is a round trip."""
 
 import gzip
 import hashlib
 import io
+import json
 import tarfile
 
 import pytest
@@ -80,7 +81,7 @@ def test_versions_stand_in_the_order_of_the_specification():
     texts = "1.0.0-alpha 1.0.0-alpha.1 1.0.0-alpha.beta 1.0.0-beta 1.0.0-beta.2 1.0.0-beta.11"
     texts += " 1.0.0-rc.1 1.0.0 1.0.1 1.2.0 1.10.0 2.0.0"
     ordered = [CrateVersion(text) for text in texts.split()]
-    assert sorted(reversed(ordered)) == ordered
+    assert sorted(ordered[::-1]) == ordered
 
 
 @pytest.mark.parametrize(
@@ -187,8 +188,6 @@ def test_renamed_required_and_dev_dependencies_are_told_apart():
         {"name": "builds", "kind": "build"},
     ]
     line = index_line("demo", "1.0.0", deps=())
-    import json
-
     data = json.dumps(json.loads(line) | {"deps": deps}).encode()
     file = parse_index_file(CrateName("demo"), data, LIMITS)
     assert dependencies_of_newest(file, 64) == ("real", "builds", "maybe")
