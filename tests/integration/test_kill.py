@@ -78,9 +78,7 @@ def kill_at_moments(count, seed, upstream, folder):
                     wait_until(lambda pid=pid: not is_alive(pid))
             elif victim in children:
                 os.kill(children[victim], signal.SIGKILL)
-                wait_until(
-                    lambda v=victim, old=children: up.children().get(v) not in {old[v], None}
-                )
+                _wait_for_successor(up, victim, children[victim])
             clients.stop.set()
             clients.join(20)
             assert clients.wrong == [], f"moment {moment}, {victim}"
@@ -95,13 +93,17 @@ def kill_at_moments(count, seed, upstream, folder):
     assert answered
 
 
+def _wait_for_successor(up, name, pid):
+    wait_until(lambda: up.children().get(name) not in {pid, None})
+
+
 def _nothing_is_lost(up, answered, upstream, where):
     with httpx.Client(timeout=15) as client:
         for path in sorted(answered):
             answer = _patiently(client, f"{up.url}{path}")
             assert answer.status_code == 200, (where, path, answer.text)
             assert answer.content == upstream.read(path), (where, path)
-    wait_until(lambda: (up.data / "run/sign.sock").exists())
+    wait_until((up.data / "run/sign.sock").exists)
     with closing(Ledger(up.data / "ledger.sqlite3")) as ledger:
         # A publication under way is no finding: what is still there at a second look is one.
         for _ in range(20):

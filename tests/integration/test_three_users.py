@@ -1,4 +1,4 @@
-"""Sentence 3, on running processes: who talks to a network cannot sign, and who serves cannot write.
+"""Sentence 3 on running processes: who talks to a network cannot sign, who serves cannot write.
 
 `sync`, `sign` and `serve` run as three users, the signer in an empty network namespace.
 """

@@ -1,7 +1,7 @@
 """Run the real programs as users of their own, each with the barriers a deployment gives it.
 
-Python, its packages and this checkout may lie where only root may go; a private mount namespace shows
-them to every user under one folder. Needs root, `unshare`, `mount` and `setpriv`.
+Python, its packages and this checkout may lie where only root may go; a private mount namespace
+shows them to every user under one folder. Needs root, `unshare`, `mount` and `setpriv`.
 """
 
 import os
@@ -34,7 +34,8 @@ def as_user(uid, *command, groups=(), network=True):
     lines.append(
         f"exec setpriv --reuid {uid} --regid {groups[0] if groups else uid} {kept}"
         f" --no-new-privs --inh-caps=-all --bounding-set=-all"
-        f" env LD_LIBRARY_PATH=/mnt/base/lib PYTHONPATH=/mnt/checkout:/mnt/packages PYTHONDONTWRITEBYTECODE=1 {python} {words}"
+        f" env LD_LIBRARY_PATH=/mnt/base/lib PYTHONPATH=/mnt/checkout:/mnt/packages"
+        f" PYTHONDONTWRITEBYTECODE=1 {python} {words}"
     )
     namespaces = ["--mount"] if network else ["--mount", "--net"]
     return ["unshare", *namespaces, "sh", "-c", "\n".join(lines)]

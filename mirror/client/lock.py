@@ -1,0 +1,92 @@
+"""Cargo.lock, read for what has to be proven. It may come from a stranger's checkout.
+
+Source of the format: cargo's `core/resolver/encode.rs`; all versions of it, 1 to 4.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mirror.core.names import CrateId
+from mirror.errors import RejectedError, UsageError
+
+_CRATES_IO = (
+    "registry+https://github.com/rust-lang/crates.io-index",
+    "sparse+https://index.crates.io/",
+)
+_LOCK_MAX_BYTES = 64_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class LockedCrate:
+    """One package of crates.io that the lock names."""
+
+    crate: CrateId
+    checksum: str | None
+    """sha256 as the lock has it; very old or hand-made locks have none."""
+
+    def __str__(self) -> str:
+        return str(self.crate)
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """What a lock file names."""
+
+    path: Path
+    crates: tuple[LockedCrate, ...]
+    not_covered: tuple[str, ...]
+    """Packages of other registries and of git, as `name version (source)`."""
+    local: int
+    """Packages without a source: the checkout's own."""
+
+
+def read_lock(path: Path) -> Lock:
+    """Read a lock file.
+
+    Raises:
+        UsageError: it cannot be read, or is no lock file.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LOCK_MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be read: {error.strerror}; name a lock file with --lock"
+        ) from error
+    if len(data) > _LOCK_MAX_BYTES:
+        raise UsageError(f"{path}: larger than {_LOCK_MAX_BYTES} bytes, so no lock file")
+    try:
+        fields = tomllib.loads(data.decode())
+        return _parse(path, fields)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: not a lock file: {error}") from error
+    except (TypeError, AttributeError, KeyError) as error:
+        raise UsageError(f"{path}: not a lock file: a package lacks name or version") from error
+    except RejectedError as error:
+        raise UsageError(f"{path}: not a lock file: {error}") from error
+
+
+def _parse(path: Path, fields: dict[str, Any]) -> Lock:
+    crates: list[LockedCrate] = []
+    others: list[str] = []
+    packages = fields.get("package", [])
+    for package in packages:
+        crate = CrateId(package["name"], package["version"])
+        source = package.get("source")
+        if source in _CRATES_IO:
+            crates.append(LockedCrate(crate, _checksum(package, fields, crate)))
+        elif source is not None:
+            others.append(f"{crate} ({source})")
+    local = len(packages) - len(crates) - len(others)
+    return Lock(path, tuple(crates), tuple(others), local)
+
+
+def _checksum(package: dict[str, Any], fields: dict[str, Any], crate: CrateId) -> str | None:
+    """Return the package's checksum; locks of version 1 keep them all in one table of their own."""
+    key = f"checksum {crate} ({package['source']})"
+    checksum = package.get("checksum") or fields.get("metadata", {}).get(key)
+    return checksum if isinstance(checksum, str) else None

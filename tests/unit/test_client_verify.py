@@ -1,0 +1,350 @@
+"""What `crateseal verify` proves, and what it says when it cannot."""
+
+import io
+import json
+import time
+from hashlib import sha256
+
+import pytest
+
+from mirror.client.verify import VerifyOptions, run_verify
+from mirror.core.layout import crate_file
+from mirror.core.names import CrateId
+from mirror.errors import ProofError, UnreachableError, UsageError
+from tests.support.crates import crate_bytes, index_line
+from tests.support.mirror_folder import MirrorFolder, answering, flip, from_folder, locked
+from tuf_repo.keys import load_online_signers
+from tuf_repo.signing import sign
+
+PAIR = (("alpha", "1.0.0"), ("beta", "0.2.0"))
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    mirror = MirrorFolder(tmp_path)
+    mirror.hold(*PAIR)
+    return mirror
+
+
+def verify(**options):
+    out = io.StringIO()
+    code = run_verify(VerifyOptions(**options), out)
+    return code, out.getvalue()
+
+
+def fingerprint(mirror):
+    return sha256((mirror.metadata / "1.root.json").read_bytes()).hexdigest()
+
+
+def test_every_package_of_a_lock_is_proven_from_the_mirrors_own_folder(mirror):
+    code, text = verify(lock=mirror.lock(*PAIR), data=mirror.data)
+    assert code == 0
+    assert "proven      alpha 1.0.0" in text
+    assert "2 of 2 packages of crates.io proven" in text
+
+
+def test_every_package_of_a_lock_is_proven_over_http_with_a_root_file(mirror):
+    with answering(from_folder(mirror.www)) as url:
+        root = mirror.metadata / "1.root.json"
+        code, text = verify(lock=mirror.lock(*PAIR), mirror=url, root=root)
+    assert code == 0, text
+
+
+def test_every_package_of_a_lock_is_proven_over_http_with_the_roots_fingerprint(mirror):
+    with answering(from_folder(mirror.www)) as url:
+        options = {"mirror": url, "root_sha256": fingerprint(mirror).upper()}
+        code, text = verify(lock=mirror.lock(*PAIR), **options)
+    assert code == 0, text
+    assert fingerprint(mirror) in text
+
+
+def test_a_root_with_another_fingerprint_is_refused_and_nothing_else_is_looked_at(mirror):
+    with answering(from_folder(mirror.www)) as url, pytest.raises(ProofError) as caught:
+        verify(lock=mirror.lock(*PAIR), mirror=url, root_sha256="0" * 64)
+    assert "1.root.json" in caught.value.where
+    assert caught.value.got == fingerprint(mirror)
+
+
+def test_a_trial_root_is_said(tmp_path):
+    for name, trial in (("trial", True), ("ceremony", False)):
+        mirror = MirrorFolder(tmp_path / name, trial=trial)
+        mirror.hold(*PAIR)
+        _, text = verify(lock=mirror.lock(*PAIR), data=mirror.data)
+        assert ("TRIAL" in text) == trial
+
+
+# ---- tampering
+
+
+def findings(mirror, *crates):
+    code, text = verify(lock=mirror.lock(*(crates or PAIR)), data=mirror.data, json=True)
+    report = json.loads(text)
+    assert report["exit_code"] == code
+    return code, {each["name"]: each for each in report["packages"]}
+
+
+def test_a_changed_byte_of_a_crate_is_a_finding_about_that_package_alone(mirror):
+    file = mirror.file("crates/alpha/*.crate")
+    flip(file)
+    code, packages = findings(mirror)
+    assert code == 1
+    assert packages["beta"]["status"] == "proven"
+    assert packages["alpha"]["finding"]["where"] == str(file)
+    assert packages["alpha"]["finding"]["got"] == sha256(file.read_bytes()).hexdigest()
+
+
+def test_a_changed_byte_of_an_index_file_is_a_finding_about_that_package_alone(mirror):
+    file = mirror.file("tuf/targets/index/al/ph/*.alpha")
+    flip(file)
+    code, packages = findings(mirror)
+    assert code == 1
+    assert packages["beta"]["status"] == "proven"
+    assert packages["alpha"]["finding"]["where"] == str(file)
+
+
+@pytest.mark.parametrize("longer", [b"x", b"\n"])
+def test_an_index_file_that_grew_is_a_finding(mirror, longer):
+    file = mirror.file("tuf/targets/index/al/ph/*.alpha")
+    file.write_bytes(file.read_bytes() + longer)
+    code, packages = findings(mirror)
+    assert code == 1
+    assert packages["alpha"]["status"] == "finding"
+
+
+@pytest.mark.parametrize("role", ["snapshot", "targets", "crates"])
+def test_a_changed_byte_of_metadata_is_a_finding_that_names_the_file(mirror, role):
+    file = mirror.current(role)
+    flip(file)
+    code, packages = findings(mirror)
+    assert code == 1
+    assert {each["status"] for each in packages.values()} == {"finding"}
+    assert packages["alpha"]["finding"]["where"] == str(file)
+
+
+@pytest.mark.parametrize("part", [0, 1, 2, 3, 4, 5, 6, 7])
+def test_a_changed_byte_anywhere_in_the_timestamp_is_a_finding(mirror, part):
+    file = mirror.metadata / "timestamp.json"
+    flip(file, file.stat().st_size * part // 8)
+    code, packages = findings(mirror)
+    assert code == 1
+    assert packages["beta"]["finding"]["where"] == str(file)
+
+
+def test_a_changed_byte_of_a_bin_is_a_finding_about_the_packages_in_it(mirror):
+    for file in mirror.metadata.glob("*.crates-?.json"):
+        flip(file)
+    code, packages = findings(mirror)
+    assert code == 1
+    assert "crates-" in packages["alpha"]["finding"]["where"]
+
+
+@pytest.mark.parametrize("role", ["timestamp", "snapshot"])
+def test_a_missing_metadata_file_is_a_finding(mirror, role):
+    file = mirror.metadata / "timestamp.json" if role == "timestamp" else mirror.current(role)
+    file.unlink()
+    code, packages = findings(mirror)
+    assert code == 1
+    assert packages["alpha"]["finding"]["where"] == str(file)
+
+
+def test_expired_metadata_is_a_finding(tmp_path):
+    mirror = MirrorFolder(tmp_path, now=time.time() - 3 * 86_400)
+    mirror.hold(*PAIR)
+    code, packages = findings(mirror)
+    assert code == 1
+    assert "expired" in packages["alpha"]["finding"]["expected"]
+
+
+def test_the_locks_checksum_must_be_the_signed_one(mirror):
+    lock = mirror.lock()
+    lock.write_text(locked("alpha", "1.0.0", "0" * 64))
+    code, text = verify(lock=lock, data=mirror.data)
+    assert code == 1
+    assert "lock's checksum 000" in text
+
+
+def test_a_lock_without_a_checksum_proves_nothing(mirror):
+    lock = mirror.lock()
+    text = locked("alpha", "1.0.0", "").replace('checksum = ""\n', "")
+    lock.write_text(text)
+    code, text = verify(lock=lock, data=mirror.data)
+    assert code == 1
+    assert "it has none" in text
+
+
+def test_the_last_line_of_a_version_counts(mirror):
+    crate = crate_bytes("alpha", "1.0.0")
+    lines = [index_line("alpha", "1.0.0"), index_line("alpha", "1.0.0", sha256(crate).hexdigest())]
+    mirror.publish({"alpha": b"\n".join(lines) + b"\n"})
+    assert findings(mirror)[0] == 0
+    mirror.publish({"alpha": b"\n".join(reversed(lines)) + b"\n"})
+    assert findings(mirror)[0] == 1
+
+
+# ---- what is not there
+
+
+def test_a_crate_that_is_not_in_signed_metadata_is_not_held(mirror):
+    code, packages = findings(mirror, *PAIR, ("gamma", "1.0.0"))
+    assert code == 1
+    assert packages["gamma"]["status"] == "not held"
+    assert packages["alpha"]["status"] == "proven"
+
+
+def test_a_version_that_the_signed_index_file_lacks_is_not_held(mirror):
+    code, packages = findings(mirror, ("alpha", "1.0.1"))
+    assert code == 1
+    assert packages["alpha"]["status"] == "not held"
+
+
+def test_a_crate_file_that_lies_nowhere_is_not_held(mirror):
+    mirror.file("crates/alpha/*.crate").unlink()
+    code, packages = findings(mirror)
+    assert code == 1
+    assert packages["alpha"]["status"] == "not held"
+
+
+def test_a_signed_note_says_why_a_crate_is_withheld(mirror):
+    note = {"name": "gamma", "entries": [{"kind": "quarantine", "reason": "it\x1b[31m bites"}]}
+    mirror.withhold("gamma", json.dumps(note).encode())
+    _, packages = findings(mirror, ("gamma", "1.0.0"))
+    assert packages["gamma"]["finding"]["got"] == "withheld: quarantine: it [31m bites"
+
+
+def test_a_crate_file_that_is_not_on_disk_comes_from_the_mirrors_server(mirror):
+    crate = crate_file(CrateId(*PAIR[0]))
+    data = (mirror.www / crate).read_bytes()
+    (mirror.www / crate).unlink()
+    with answering(lambda path: (200, {}, data if path == f"/{crate}" else b"?")) as url:
+        (mirror.www / "status.json").write_text(json.dumps({"public_url": url}))
+        code, packages = findings(mirror)
+    assert code == 0, packages
+
+
+def test_the_server_of_a_folder_is_trusted_no_more_than_any_other(mirror):
+    mirror.file("crates/alpha/*.crate").unlink()
+    with answering(lambda _path: (200, {}, b"something else")) as url:
+        (mirror.www / "status.json").write_text(json.dumps({"public_url": url}))
+        code, packages = findings(mirror)
+    assert code == 1
+    assert packages["alpha"]["finding"]["where"].startswith(url)
+
+
+@pytest.mark.parametrize("status", ["{", "[]", '{"public_url": 3}', '{"public_url": "file:///"}'])
+def test_a_folder_without_a_usable_server_is_read_from_disk_alone(mirror, status):
+    (mirror.www / "status.json").write_text(status)
+    assert findings(mirror)[0] == 0
+
+
+def test_a_mirror_is_asked_once_for_the_index_files_that_it_lacks(mirror):
+    asked = []
+
+    def answer(path):
+        if path == "/api/v1/want":
+            asked.append(path)
+            mirror.hold(("gamma", "1.0.0"))
+        return from_folder(mirror.www)(path)
+
+    lock = mirror.lock(*PAIR, ("gamma", "1.0.0"))
+    with answering(answer) as url:
+        code, text = verify(lock=lock, mirror=url, root_sha256=fingerprint(mirror))
+    assert code == 0, text
+    assert len(asked) == 1
+
+
+# ---- a mirror that does not answer
+
+
+def test_a_mirror_that_nobody_answers_for_is_unreachable(mirror):
+    with answering(from_folder(mirror.www)) as url:
+        pass
+    lock, root = mirror.lock(*PAIR), mirror.metadata / "1.root.json"
+    code, text = verify(lock=lock, mirror=url, root=root)
+    assert code == 3
+    assert "is the mirror running?" in text
+    with pytest.raises(UnreachableError, match="is the mirror running"):
+        verify(lock=lock, mirror=url, root_sha256="0" * 64)
+
+
+def test_a_mirror_that_fails_is_unreachable_and_a_finding_outweighs_that(mirror):
+    def answer(path):
+        if "beta-0.2.0.crate" in path:
+            return 500, {}, b"tired"
+        return from_folder(mirror.www)(path)
+
+    lock, root = mirror.lock(*PAIR), mirror.metadata / "1.root.json"
+    with answering(answer) as url:
+        code, text = verify(lock=lock, mirror=url, root=root)
+        assert code == 3
+        assert "answered 500: tired" in text
+        flip(mirror.file("crates/alpha/*.crate"))
+        assert verify(lock=lock, mirror=url, root=root)[0] == 1
+
+
+def test_a_broken_mirror_is_an_error_even_for_a_lock_that_names_nothing(mirror):
+    flip(mirror.metadata / "timestamp.json")
+    with pytest.raises(ProofError):
+        verify(lock=mirror.lock(), data=mirror.data)
+
+
+# ---- options
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "one of --mirror URL and --data DIR"),
+        ({"mirror": "http://a.example", "data": "x"}, "one of --mirror URL and --data DIR"),
+        ({"mirror": "http://a.example"}, "--root-sha256 HEX"),
+        ({"mirror": "http://a.example", "root": "r", "root_sha256": "0" * 64}, "one of them"),
+        ({"mirror": "http://a.example", "root_sha256": "abc"}, "all 64 hex digits"),
+        ({"mirror": "ftp://a.example", "root_sha256": "0" * 64}, "expected a URL"),
+    ],
+)
+def test_options_that_cannot_be_used_say_how(mirror, options, words):
+    paths = {key: mirror.data / options[key] for key in ("data", "root") if key in options}
+    with pytest.raises(UsageError, match=words.replace("(", r"\(")):
+        verify(lock=mirror.lock(*PAIR), **options | paths)
+
+
+def test_a_root_that_is_none_is_a_usage_error(mirror, tmp_path):
+    for data in (b"{}", b"\xff", b""):
+        (tmp_path / "root").write_bytes(data)
+        with pytest.raises(UsageError, match="no TUF root"):
+            verify(lock=mirror.lock(*PAIR), data=mirror.data, root=tmp_path / "root")
+    with pytest.raises(UsageError, match="cannot be read"):
+        verify(lock=mirror.lock(*PAIR), data=mirror.data, root=tmp_path / "nowhere")
+
+
+def test_a_folder_that_is_no_mirror_is_a_usage_error(tmp_path):
+    mirror = MirrorFolder(tmp_path / "one")
+    with pytest.raises(UsageError, match="no root there"):
+        verify(lock=mirror.lock(*PAIR), data=tmp_path / "two")
+
+
+def test_what_does_not_come_from_crates_io_is_listed_as_not_covered(mirror):
+    git = locked("delta", "1.0.0", "0" * 64, source="git+https://example.org/x#1")
+    own = '\n[[package]]\nname = "me"\nversion = "0.1.0"\n'
+    code, text = verify(lock=mirror.lock(*PAIR, extra=git + own), data=mirror.data)
+    assert code == 0
+    assert "not covered delta 1.0.0 (git+https://example.org/x#1)" in text
+    assert "2 of 2" in text
+
+
+def test_index_files_are_matched_by_the_name_in_lower_case(mirror):
+    crate = crate_bytes("Gamma", "1.0.0")
+    mirror.publish({"gamma": index_line("Gamma", "1.0.0", sha256(crate).hexdigest())})
+    file = mirror.www / crate_file(CrateId("Gamma", "1.0.0"))
+    file.parent.mkdir(parents=True)
+    file.write_bytes(crate)
+    assert findings(mirror, ("Gamma", "1.0.0"))[0] == 0
+
+
+def test_a_bin_that_was_signed_for_another_role_is_refused(mirror):
+    signer = load_online_signers(mirror.data / "keys").bins
+    for file in mirror.metadata.glob("*.crates-?.json"):
+        signed = json.loads(file.read_bytes())["signed"] | {"x-role": "crates-f"}
+        file.write_bytes(sign(signed, signer))
+    code, packages = findings(mirror)
+    assert code == 1
+    assert packages["alpha"]["finding"]["got"] == "metadata signed for the role 'crates-f'"
