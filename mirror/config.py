@@ -325,6 +325,4 @@ class Config:
 def _as_text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, Path):
-        return str(value.absolute())
     return str(value)

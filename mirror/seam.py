@@ -1,4 +1,4 @@
-"""The messages on the sockets in `run/`: one JSON object a line, one question and one answer a connection.
+"""The messages on the sockets in `run/`: one JSON object a line, one question a connection.
 
 `sync.sock`: Want -> WantAnswer, from `serve`; `sync` takes every field as hostile.
 `sign.sock`: Offer -> Settled (core/batch.py), from `sync`; nothing else goes through there.

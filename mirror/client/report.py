@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TextIO
 
-from rich.console import Console
 from rich.text import Text
 
 from mirror.client.fetcher import one_line
 from mirror.client.lock import Lock, LockedCrate
 from mirror.errors import CratesealError, NotHeldError, ProofError, UnreachableError
+from mirror.terminal import Terminal
 
 JSON_FORMAT = 1
 
@@ -91,7 +91,7 @@ class Teller:
     """Tells a verification while it goes on. Colour on a terminal only."""
 
     def __init__(self, lock: Lock, out: TextIO) -> None:
-        self._console = Console(file=out, highlight=False, markup=False, emoji=False)
+        self._console = Terminal(out)
         self._width = max((len(str(package)) for package in lock.crates), default=0)
         self._told: set[int] = set()
 

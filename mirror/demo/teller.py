@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from rich.console import Console
 from rich.text import Text
+
+from mirror.terminal import Terminal
 
 _WIDTH = 84
 
@@ -21,7 +22,7 @@ class Teller:
     """Prints the story to one stream."""
 
     def __init__(self, out: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console = Console(file=out, highlight=False, markup=False, emoji=False)
+        self._console = Terminal(out)
         self._clock = clock
         self._began = clock()
         self._last = self._began

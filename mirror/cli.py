@@ -1,0 +1,382 @@
+"""The command line: commands, logging, and the one place that reads the clock.
+
+Rooms are imported inside the command that enters them, so that `--help` and the parent of `up` stay
+quick and small.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from mirror.children import Inherited
+from mirror.config import SERVE, SIGN, SYNC, UP, Config
+from mirror.errors import UsageError
+from mirror.exits import INTERRUPTED, exit_code_of, in_one_line
+from mirror.options import (
+    LISTEN_FD_VARIABLE,
+    add_client_options,
+    add_options,
+    client_options,
+    load_config,
+    nearest,
+)
+
+LOG = logging.getLogger("crateseal")
+
+_TALKATIVE_LIBRARIES = ("httpx", "httpcore", "uvicorn", "asyncio", "tuf", "securesystemslib")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+    def long_options(self) -> list[str]:
+        return [option for option in self._option_string_actions if option.startswith("--")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """One row of the table of commands."""
+
+    summary: str
+    examples: tuple[str, ...]
+    run: Callable[[argparse.Namespace], int]
+    add_own: Callable[[argparse.ArgumentParser], None] = lambda _parser: None
+    is_mirrors: bool = True
+    """Whether it works on a mirror's folder, and so reads `mirror.toml` where it stands."""
+    is_long: bool = False
+    """Whether it goes on until it is told to end, and so logs what it does."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    arguments = argparse.Namespace(verbose=0)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal or log that knows ASCII only gets a `?` for a `…`, not an end in the middle.
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        arguments = _parse(sys.argv[1:] if argv is None else argv)
+        _set_up_logging(arguments)
+        code = _COMMANDS[arguments.command].run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read our output has enough (`crateseal status | head`); exit must not write either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        # The one place that turns errors into exit codes.
+        if arguments.verbose > 1:
+            LOG.exception("where it went wrong")
+        sys.stderr.write(f"crateseal: {in_one_line(error)}\n")
+        return exit_code_of(error)
+    return code
+
+
+# ---- parsing
+
+
+def commands() -> tuple[str, ...]:
+    """Return the names of all commands, in the order of the help."""
+    return tuple(_COMMANDS)
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = _build_parser()
+    first = argv[0] if argv else ""
+    if first.startswith("-") and first not in {"-h", "--help", "--version"}:
+        raise UsageError(f"unknown option {first!r}; options follow the command")
+    if first and not first.startswith("-") and first not in _COMMANDS:
+        raise UsageError(f"unknown command {first!r}; {nearest(first, _COMMANDS)}")
+    arguments, rest = parser.parse_known_args(argv)
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        raise UsageError("no command given; `crateseal demo` is a good first one")
+    if rest:
+        known: _Parser = arguments.parser
+        word = rest[0].partition("=")[0]
+        hint = nearest(word, known.long_options()) if word.startswith("-") else "leave it out"
+        raise UsageError(f"{arguments.command}: unknown argument {word!r}; {hint}")
+    return arguments
+
+
+def _build_parser() -> _Parser:
+    parser = _Parser(
+        prog="crateseal",
+        description="A mirror of crates.io that can be trusted without trusting its machine.",
+        epilog="Begin with `crateseal demo`, then `crateseal up`. Each command has a --help.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="say which version it is")
+    commands = parser.add_subparsers(
+        title="commands", dest="command", metavar="COMMAND", parser_class=_Parser
+    )
+    for name, command in _COMMANDS.items():
+        own = commands.add_parser(
+            name,
+            help=command.summary,
+            usage=f"crateseal {name} [options]",
+            description=command.summary[0].upper() + command.summary[1:] + ".",
+            epilog="examples:\n" + "\n".join(f"  {line}" for line in command.examples),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        _add_common(own, command)
+        command.add_own(own)
+        add_options(own, name)
+        own.set_defaults(parser=own)
+    return parser
+
+
+class _ShowVersion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_rest: object) -> None:
+        from importlib.metadata import version  # noqa: PLC0415 - slow to load, seldom wanted
+
+        parser.exit(message=f"crateseal {version('crateseal')}\n")
+
+
+def _add_common(parser: argparse.ArgumentParser, command: _Command) -> None:
+    if command.is_mirrors:
+        parser.add_argument(
+            "--config", metavar="FILE", help="settings (default: mirror.toml if it is there)"
+        )
+        parser.add_argument(
+            "--data", metavar="DIR", help="the mirror's folder (default: crateseal-data)"
+        )
+    parser.add_argument(
+        "-v", "--verbose", action="count", default=0, help="say more; twice: tracebacks, too"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="say less")
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="answer in JSON")
+
+
+def _add_keep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--keep", action="store_true", help="keep its folder, to look around in")
+
+
+def _add_trial(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trial",
+        action="store_true",
+        help="make a whole repository for a first try, all keys in the mirror's folder",
+    )
+
+
+def _add_once(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="look at everything that is followed once, then end; starts a signer if none runs",
+    )
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    add_client_options(parser)
+    _add_json(parser)
+
+
+# ---- logging
+
+
+def _set_up_logging(arguments: argparse.Namespace) -> None:
+    is_long = _COMMANDS[arguments.command].is_long
+    level = logging.INFO if is_long or arguments.verbose else logging.WARNING
+    if arguments.quiet:
+        level = logging.WARNING if is_long else logging.ERROR
+    if (arguments.verbose and is_long) or arguments.verbose > 1:
+        level = logging.DEBUG
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=level,
+        format=f"%(asctime)s {arguments.command:<5} %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+    )
+    for name in _TALKATIVE_LIBRARIES:
+        logging.getLogger(name).setLevel(
+            logging.DEBUG if arguments.verbose > 1 else logging.WARNING
+        )
+
+
+def _inherited(arguments: argparse.Namespace) -> Inherited:
+    verbose: int = arguments.verbose
+    return Inherited(os.environ, ("-v",) * verbose + (("-q",) if arguments.quiet else ()))
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _say_nothing(_text: str) -> None:
+    pass
+
+
+# ---- commands
+
+
+def _config(arguments: argparse.Namespace) -> Config:
+    config = load_config(vars(arguments), os.environ, folder=Path())
+    if arguments.command in {UP, SYNC} and config.mode == "index" and config.names is None:
+        raise UsageError("mode index follows a list of names; say which with --names FILE or URL")
+    return config
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from mirror.demo.story import run_demo  # noqa: PLC0415
+
+    return run_demo(sys.stdout, keep=arguments.keep)
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    from mirror import up  # noqa: PLC0415
+
+    return up.run_up(_config(arguments), _inherited(arguments), _say)
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from mirror import up, wiring  # noqa: PLC0415
+
+    config = _config(arguments)
+    up.check_folder(config.data)
+    say = _say_nothing if arguments.quiet else _say
+    if arguments.trial:
+        return wiring.init_trial(config, time.time, say=say)
+    return wiring.init_keys(config, say=say)
+
+
+def _sync(arguments: argparse.Namespace) -> int:
+    from mirror import lifeline, wiring  # noqa: PLC0415
+
+    config = _config(arguments)
+    stop = lifeline.listen(os.environ)
+    if not arguments.once:
+        return wiring.sync(config, time.time, stop)
+    say = _say_nothing if arguments.quiet else _say
+    return wiring.sync_once(config, time.time, stop, _inherited(arguments), say)
+
+
+def _sign(arguments: argparse.Namespace) -> int:
+    from mirror import lifeline, wiring  # noqa: PLC0415
+
+    return wiring.sign(_config(arguments), time.time, lifeline.listen(os.environ))
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from mirror import lifeline, up, wiring  # noqa: PLC0415
+
+    config = _config(arguments)
+    given = os.environ.get(LISTEN_FD_VARIABLE)
+    if given is None and config.workers > 1:
+        return up.run_servers(config, _inherited(arguments))
+    stop = lifeline.listen(os.environ)
+    return wiring.serve(config, time.time, stop, listener_fd=int(given) if given else None)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from mirror import status  # noqa: PLC0415
+
+    return status.show(_config(arguments), now=time.time(), as_json=arguments.json, out=sys.stdout)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from mirror import wiring  # noqa: PLC0415
+
+    return wiring.check(_config(arguments), now=time.time(), as_json=arguments.json, say=_say)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from mirror.client.verify import VerifyOptions, run_verify  # noqa: PLC0415
+
+    said = client_options(vars(arguments), os.environ)
+    options = VerifyOptions(
+        lock=Path(said["lock"] or "Cargo.lock"),
+        mirror=said["mirror"],
+        data=Path(said["data"]) if said["data"] else None,
+        root=Path(said["root"]) if said["root"] else None,
+        root_sha256=said["root_sha256"],
+        json=arguments.json,
+    )
+    return run_verify(options, sys.stdout)
+
+
+_COMMANDS = {
+    "demo": _Command(
+        "the whole story on six real crates, with no network, in seconds",
+        ("crateseal demo", "crateseal demo --keep"),
+        _demo,
+        _add_keep,
+        is_mirrors=False,
+    ),
+    UP: _Command(
+        "everything at once: create what is missing, then sync, sign and serve",
+        (
+            "crateseal up",
+            "crateseal up --mode index --names names.txt --port 8480",
+            "crateseal up --data /srv/crates --public-url https://crates.example.org",
+        ),
+        _up,
+        is_long=True,
+    ),
+    "init": _Command(
+        "make keys; with --trial a whole repository for a first try",
+        ("crateseal init --trial", "crateseal init --trial --data /srv/crates --bin-bits 12"),
+        _init,
+        _add_trial,
+    ),
+    SYNC: _Command(
+        "follow upstream into the spool; no keys",
+        ("crateseal sync", "crateseal sync --once --mode index --names names.txt"),
+        _sync,
+        _add_once,
+        is_long=True,
+    ),
+    SIGN: _Command(
+        "audit what sync brought, sign it and publish it; keys, no network",
+        ("crateseal sign", "crateseal sign --data /srv/crates"),
+        _sign,
+        is_long=True,
+    ),
+    SERVE: _Command(
+        "answer clients, read-only; no keys, no writes",
+        ("crateseal serve", "crateseal serve --host 0.0.0.0 --port 80 --workers 4"),
+        _serve,
+        is_long=True,
+    ),
+    "status": _Command(
+        "what is published, how old it is, what expires when, what is quarantined and why",
+        ("crateseal status", "crateseal status --json | jq .quarantined"),
+        _status,
+        _add_json,
+    ),
+    "check": _Command(
+        "check everything on disk, from the root down; exit 1 names each wrong file",
+        ("crateseal check", "crateseal check --json --data /srv/crates"),
+        _check,
+        _add_json,
+    ),
+    "verify": _Command(
+        "prove every crate of a lock file against a mirror's signed metadata",
+        (
+            "crateseal verify --lock Cargo.lock --data crateseal-data",
+            "crateseal verify --mirror https://crates.example.org --root-sha256 3f7a…",
+        ),
+        _verify,
+        _add_verify,
+        is_mirrors=False,
+    ),
+}

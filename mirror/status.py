@@ -1,0 +1,211 @@
+"""`crateseal status`: what is published, how old, what expires when, what is quarantined and why.
+
+Reads what everybody may read: the signed metadata, and the signer's heartbeat `www/status.json`.
+Where both say something, the metadata counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from rich.text import Text
+
+from mirror.config import Config
+from mirror.core.layout import STATUS_JSON
+from mirror.core.times import parse_rfc3339, rfc3339
+from mirror.errors import NoPublicationError, PublicationError, UsageError
+from mirror.store.publication import Publications, root_fingerprint
+from mirror.terminal import Terminal
+
+HEARTBEAT_LATE_SECONDS = 60.0
+"""A signer writes its heartbeat four times as often."""
+SOON_SHARE = 0.15
+_LIVES = {"timestamp": 1, "snapshot": 7, "bins": 60, "crates": 365, "targets": 365, "root": 180}
+"""Days from signing to expiry, for telling what is soon."""
+_DAY = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """`what` as the heading, `text` beside it; `style` of rich, "" for plain."""
+
+    what: str
+    text: str
+    style: str = ""
+
+
+def show(config: Config, *, now: float, as_json: bool, out: TextIO) -> int:
+    """Show how the mirror is; return 1 where there is a finding, else 0.
+
+    Raises:
+        UsageError: there is no mirror there.
+    """
+    try:
+        fields = gather(config, now=now)
+        shown = lines(fields, now=now)
+    except (ValueError, TypeError, AttributeError) as error:
+        # The metadata has been looked at before: what is left is the heartbeat.
+        raise PublicationError(
+            str(config.www / STATUS_JSON), "what the signer writes", repr(error)
+        ) from error
+    if as_json:
+        out.write(json.dumps(fields, indent=1) + "\n")
+    else:
+        _print(shown, out)
+    return 1 if fields["findings"] else 0
+
+
+def gather(config: Config, *, now: float) -> dict[str, Any]:
+    """Return everything there is to say, as JSON has it.
+
+    Raises:
+        UsageError: there is no mirror there.
+        PublicationError: its metadata cannot be read.
+    """
+    try:
+        publication = Publications(config.www).current()
+        root_sha256 = root_fingerprint(config.www)
+    except NoPublicationError as error:
+        raise UsageError(
+            f"{config.data}: no mirror here ({error}); `crateseal up` makes one,"
+            " --data names another folder"
+        ) from error
+    beat = _heartbeat(config)
+    signed = publication.state
+    expires = {role: _text(at) for role, at in publication.expires.items()}
+    fields: dict[str, Any] = {
+        "format": 1,
+        "timestamp": publication.timestamp_version,
+        **{key: signed.get(key) for key in _SIGNED},
+        "public_url": beat.get("public_url"),
+        "trial": publication.trial,
+        "root_sha256": root_sha256,
+        "root_version": publication.root_version,
+        "held": {**_map(signed.get("held")), **_map(beat.get("held"))},
+        "expires": {**_map(beat.get("expires")), **expires},
+        "signer": {"at": beat.get("at"), "running": _is_recent(beat, now)},
+        "quarantined": beat.get("quarantined", []),
+        "denied": beat.get("denied", []),
+        "trouble": beat.get("trouble"),
+    }
+    return fields | {"findings": _findings(fields, now)}
+
+
+_SIGNED = ("signed_at", "mode", "upstream", "complete_as_of", "upstream_confirmed")
+
+
+def lines(fields: Mapping[str, Any], *, now: float) -> list[_Line]:
+    """Return the same for a person."""
+    signer = fields["signer"]
+    held = fields["held"]
+    shown = [
+        _Line("mirror", f"{fields['mode']} of {fields['upstream']}"),
+        _Line("published", f"number {fields['timestamp']}, {_ago(fields['signed_at'], now)}"),
+        _Line("holds", f"{_count(held, 'index')} index files, {_count(held, 'crates')} crates"),
+        _Line("upstream seen", _ago(fields["upstream_confirmed"], now)),
+        _Line("complete", _complete(fields, now)),
+        _Line("root", f"version {fields['root_version']}, sha256 {fields['root_sha256']}"),
+    ]
+    if fields["trial"]:
+        shown.append(_Line("", "TRIAL: all keys lie on this machine, for a first try", "yellow"))
+    shown.append(
+        _Line("signer", f"heartbeat {_ago(signer['at'], now)}")
+        if signer["running"]
+        else _Line("signer", f"not running: last heartbeat {_ago(signer['at'], now)}", "yellow")
+    )
+    if fields["trouble"]:
+        shown.append(_Line("trouble", fields["trouble"], "bold red"))
+    shown += _expiry_lines(fields["expires"], now)
+    return shown + _quarantine_lines(fields["quarantined"], now)
+
+
+def _complete(fields: Mapping[str, Any], now: float) -> str:
+    if fields["complete_as_of"] is not None:
+        return f"as of {_ago(fields['complete_as_of'], now)}"
+    if fields["mode"] == "cache":
+        return "no: mode cache holds what was asked for"
+    return "not yet"
+
+
+def _expiry_lines(expires: Mapping[str, str], now: float) -> Iterable[_Line]:
+    ordered = sorted(expires.items(), key=lambda item: parse_rfc3339(item[1]))
+    for number, (role, text) in enumerate(ordered):
+        left = parse_rfc3339(text) - now
+        style = "" if left > SOON_SHARE * _LIVES.get(role, 1) * _DAY else "yellow"
+        when = f"in {_span(left)}" if left > 0 else "EXPIRED"
+        heading = "" if number else "expires"
+        yield _Line(heading, f"{role:<10} {when:<12} {text}", style if left > 0 else "bold red")
+
+
+def _quarantine_lines(quarantined: Iterable[Mapping[str, Any]], now: float) -> list[_Line]:
+    found = [_Line("", _quarantined(each, now), "red") for each in quarantined]
+    heading = _Line("quarantined", f"{len(found)}" if found else "nothing", "red" if found else "")
+    return [heading, *found]
+
+
+def _quarantined(each: Mapping[str, Any], now: float) -> str:
+    kept = "never published" if each.get("first_sight") else "stays as it was"
+    since = _ago(each.get("since"), now)
+    return f"{each.get('name')}: {each.get('reason')} ({each.get('rule')}, {since}; {kept})"
+
+
+def _findings(fields: Mapping[str, Any], now: float) -> list[str]:
+    found = [f"quarantined: {each.get('name')}" for each in fields["quarantined"]]
+    found += [
+        f"expired: {role}" for role, text in fields["expires"].items() if parse_rfc3339(text) <= now
+    ]
+    return found + ([f"trouble: {fields['trouble']}"] if fields["trouble"] else [])
+
+
+def _heartbeat(config: Config) -> Mapping[str, Any]:
+    path = config.www / STATUS_JSON
+    try:
+        return _map(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise PublicationError(str(path), "JSON from the signer", str(error)) from error
+
+
+def _is_recent(beat: Mapping[str, Any], now: float) -> bool:
+    at = beat.get("at")
+    return isinstance(at, str) and abs(now - parse_rfc3339(at)) < HEARTBEAT_LATE_SECONDS
+
+
+def _print(shown: Iterable[_Line], out: TextIO) -> None:
+    console = Terminal(out)
+    for line in shown:
+        text = Text(f"{line.what:<15}", style="bold").append(
+            line.text, style=line.style or "not bold"
+        )
+        console.print(text, soft_wrap=True)
+
+
+def _text(at: datetime) -> str:
+    return rfc3339(at.astimezone(UTC).timestamp())
+
+
+def _map(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(held: Mapping[str, Any], kind: str) -> str:
+    count = held.get(kind)
+    return f"{count:,}" if isinstance(count, int) else "?"
+
+
+def _ago(text: str | None, now: float) -> str:
+    return "never" if text is None else f"{_span(max(0.0, now - parse_rfc3339(text)))} ago"
+
+
+def _span(seconds: float) -> str:
+    """Return a duration for a person: two units at most."""
+    whole = int(seconds)
+    for unit, size, below, small in (("d", 86400, "h", 3600), ("h", 3600, "min", 60)):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // small} {below}"
+    return f"{whole // 60} min" if whole >= 120 else f"{whole} s"

@@ -1,0 +1,199 @@
+"""From a `Config` to running rooms: the only place that knows how they fit together.
+
+Each function is one command's work: it takes the lock, builds what is needed, runs it, and gives
+back an exit code.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mirror import listener, locks
+from mirror.children import Inherited
+from mirror.config import Config
+from mirror.core.layout import METADATA_DIR
+from mirror.errors import BusyError, UsageError
+from mirror.lifeline import Stop
+from mirror.once import a_signer, exit_code_of
+from mirror.progress import Report, for_a_person, in_lines
+
+if TYPE_CHECKING:
+    from mirror.sync.values import SyncReport
+
+Clock = Callable[[], float]
+Say = Callable[[str], None]
+
+SYNC_LOCK = "sync.lock"
+SIGN_LOCK = "sign.lock"
+_SIGNER = "a signer"
+_SYNCER = "another `crateseal sync`"
+
+
+def init_trial(config: Config, clock: Clock, *, say: Say) -> int:
+    """Make all keys and a repository without targets; what is there stays as it is."""
+    from mirror.sign.opening import init_repository  # noqa: PLC0415
+    from mirror.store.publication import root_fingerprint  # noqa: PLC0415
+
+    with locks.hold(config.run / SIGN_LOCK, _SIGNER):
+        is_new = init_repository(config, clock)
+    what = "made a trial repository" if is_new else "there is a repository already"
+    say(f"{config.data}: {what}; root sha256 {root_fingerprint(config.www)}\n")
+    return 0
+
+
+def init_keys(config: Config, *, say: Say) -> int:
+    """Make the online keys that are missing; show the public halves of all."""
+    from tuf_repo.keys import create_online_signers  # noqa: PLC0415
+
+    with locks.hold(config.run / SIGN_LOCK, _SIGNER):
+        signers = create_online_signers(config.keys)
+    public = {
+        "bins": signers.bins.public_key,
+        "snapshot": signers.snapshot.public_key,
+        "timestamp": signers.timestamp.public_key,
+    }
+    shown = {role: {"keyid": key.keyid, **key.to_dict()} for role, key in public.items()}
+    say(json.dumps(shown, indent=1) + "\n")
+    return 0
+
+
+def sign(config: Config, clock: Clock, stop: Stop) -> int:
+    """Sign until told to stop."""
+    from mirror.sign.opening import open_parts  # noqa: PLC0415
+    from mirror.sign.worker import run_signer  # noqa: PLC0415
+
+    require_root(config)
+
+    def run() -> None:
+        with locks.hold(config.run / SIGN_LOCK, _SIGNER, pause=stop.event.wait):
+            run_signer(open_parts(config, clock), clock, stop.event)
+
+    return _until_stopped(run, stop)
+
+
+def sync(config: Config, clock: Clock, stop: Stop) -> int:
+    """Follow upstream until told to stop."""
+
+    def run() -> None:
+        with locks.hold(config.run / SYNC_LOCK, _SYNCER, pause=stop.event.wait):
+            _run_sync(config, clock, stop, in_lines(time.monotonic), once=False)
+
+    return _until_stopped(run, stop)
+
+
+def sync_once(
+    config: Config,
+    clock: Clock,
+    stop: Stop,
+    inherited: Inherited,
+    say: Say,
+) -> int:
+    """Look at everything that is followed once; return 1, 3 or 0 (once.py)."""
+    require_root(config)
+    reports: list[SyncReport] = []
+
+    def run() -> None:
+        with (
+            locks.hold(config.run / SYNC_LOCK, _SYNCER, pause=stop.event.wait),
+            a_signer(config, SIGN_LOCK, stop, inherited),
+            for_a_person(time.monotonic, quiet="-q" in inherited.flags) as report,
+        ):
+            reports.append(_run_sync(config, clock, stop, report, once=True))
+
+    if code := _until_stopped(run, stop):
+        return code
+    if not reports or stop.event.is_set():
+        return 0
+    say(f"{reports[0]}\n")
+    for name, reason in sorted(reports[0].refused.items()):
+        say(f"refused: {name}: {reason}\n")
+    return exit_code_of(reports[0])
+
+
+def _run_sync(
+    config: Config, clock: Clock, stop: Stop, report: Report, *, once: bool
+) -> SyncReport:
+    import uvloop  # noqa: PLC0415
+
+    from mirror.sync.engine import run_sync  # noqa: PLC0415
+
+    async def run() -> SyncReport:
+        return await run_sync(config, clock, stop.in_loop(), once=once, report=report)
+
+    return uvloop.run(run())
+
+
+def serve(config: Config, clock: Clock, stop: Stop, *, listener_fd: int | None) -> int:
+    """Answer clients until told to stop, on a given listening socket or on one of our own."""
+    from mirror.serve.app import run_server  # noqa: PLC0415
+
+    def run() -> None:
+        with _listener(config, stop, listener_fd) as sock:
+            run_server(config, clock, sock, stop.event)
+
+    return _until_stopped(run, stop)
+
+
+def check(config: Config, *, now: float, as_json: bool, say: Say) -> int:
+    """Look at everything on disk; say each finding; return 1 where there is one."""
+    from mirror.sign.check import Checker  # noqa: PLC0415
+    from mirror.store.ledger import Ledger  # noqa: PLC0415
+
+    require_root(config)
+    count = 0
+    with closing(Ledger(config.ledger)) as ledger:
+        for finding in Checker(config.www, ledger, now=now).findings():
+            count += 1
+            say(_finding(config.www, finding.path, finding.problem, as_json=as_json))
+    if not as_json:
+        say(f"{config.data}: {_in_words(count)}\n")
+    return 1 if count else 0
+
+
+def require_root(config: Config) -> None:
+    """Make sure that there is a repository to work on.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for file in ("1.root.json", "timestamp.json"):
+        path = config.www / METADATA_DIR / file
+        if not path.exists():
+            raise UsageError(
+                f"{path}: missing, so there is no repository here yet; `crateseal init --trial`"
+                " makes one for a first try, `crateseal up` does so by itself"
+            )
+
+
+def _listener(config: Config, stop: Stop, fd: int | None) -> socket.socket:
+    if fd is not None:
+        return socket.socket(fileno=fd)
+    return listener.listen(config.host, config.port, pause=stop.event.wait)
+
+
+def _until_stopped(run: Callable[[], None], stop: Stop) -> int:
+    """Run something long; told to stop while still waiting for a lock or port is no error."""
+    try:
+        run()
+    except BusyError:
+        if not stop.event.is_set():
+            raise
+    return stop.exit_code
+
+
+def _finding(www: Path, path: str, problem: str, *, as_json: bool) -> str:
+    if as_json:  # One object a line: a large mirror's findings come as they are found.
+        return json.dumps({"path": path, "problem": problem}) + "\n"
+    return f"{www / path}: {problem}\n"
+
+
+def _in_words(count: int) -> str:
+    if count == 0:
+        return "everything is as it was signed"
+    return "1 finding" if count == 1 else f"{count} findings"

@@ -1,0 +1,26 @@
+"""What tests share."""
+
+import os
+import shutil
+
+import pytest
+
+
+def need(program):
+    """Return the path of a program; without it skip on a laptop, fail where everything must run."""
+    path = shutil.which(program)
+    if path is None:
+        reason = f"{program} is not installed"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+def need_root():
+    """Go on as root only; elsewhere skip on a laptop, fail where everything must run."""
+    if os.geteuid() != 0:
+        reason = "this test makes users and namespaces: it needs root"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
