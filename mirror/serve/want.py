@@ -1,0 +1,171 @@
+"""What somebody wants goes to `sync` by name; what comes back is a hint.
+
+Each name is asked for once however many wait for it, nobody waits longer than `max_hold`, and the
+number of questions at a time is limited. Whoever gets an answer looks at the publication again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+
+from mirror.core.names import CrateId, CrateName
+from mirror.errors import MalformedMessageError
+from mirror.seam import WANT_MAX_NAMES, Want, WantAnswer, ask, parse_want_answer
+
+LOG = logging.getLogger(__name__)
+
+QUESTIONS_MAX = 512
+"""Questions open at a time; each is a connection to `sync`."""
+HINT_DELAY_SECONDS = 0.1
+HINTS_MAX = 50_000
+"""Names of which we remember when they were last told as seen."""
+FRESH_SECONDS = 60.0
+"""Until `sync` says for how long a hint lasts."""
+
+
+class Became(Enum):
+    """What became of a want."""
+
+    PUBLISHED = auto()
+    ABSENT = auto()
+    REFUSED = auto()
+    FAILED = auto()
+    TOO_LONG = auto()
+    NOBODY_THERE = auto()
+    TOO_MANY = auto()
+    CLOSING = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a want, with the reason where it was refused or failed."""
+
+    became: Became
+    reason: str = ""
+
+
+class Hints:
+    """Which held names were asked for: each told at most once in a while, later, all together."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        tell: Callable[[list[CrateName]], None],
+        names_max: int = HINTS_MAX,
+    ) -> None:
+        self.fresh_seconds = FRESH_SECONDS
+        self._clock = clock
+        self._tell = tell
+        self._names_max = names_max
+        self._again_at: dict[str, float] = {}
+        self._waiting: list[CrateName] = []
+
+    def seen(self, name: CrateName) -> None:
+        """Note that a held name was asked for. Called for each request: it must cost nothing."""
+        now = self._clock()
+        if self._again_at.get(name, 0.0) > now:
+            return
+        if len(self._again_at) >= self._names_max:
+            del self._again_at[next(iter(self._again_at))]
+        self._again_at[name] = now + self.fresh_seconds
+        self._waiting.append(name)
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_later(HINT_DELAY_SECONDS, self._pass_on)
+
+    def _pass_on(self) -> None:
+        names, self._waiting = self._waiting, []
+        for start in range(0, len(names), WANT_MAX_NAMES):
+            self._tell(names[start : start + WANT_MAX_NAMES])
+
+
+class Wants:
+    """The way to `sync`, for one worker."""
+
+    def __init__(
+        self,
+        socket: Path,
+        max_hold: float,
+        clock: Callable[[], float],
+        questions_max: int = QUESTIONS_MAX,
+    ) -> None:
+        self._socket = socket
+        self._max_hold = max_hold
+        self._questions_max = questions_max
+        self._open: dict[Want, asyncio.Task[WantAnswer | Became]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._hints = Hints(clock, self._tell_seen)
+
+    def seen(self, name: CrateName) -> None:
+        """Say that a held index file was asked for, some time soon; nobody waits for that."""
+        self._hints.seen(name)
+
+    async def index_file(self, name: CrateName) -> Outcome:
+        """Ask for an index file that is lacking."""
+        return _outcome(await self._answer_to(Want(names=(name,))), name)
+
+    async def crate(self, crate: CrateId) -> Outcome:
+        """Ask for a crate file that is lacking, and its index file if that lacks too."""
+        answer = await self._answer_to(Want(crates=(crate,)))
+        return _outcome(answer, str(crate), crate.canonical_name)
+
+    async def index_files(self, names: tuple[CrateName, ...]) -> WantAnswer | Became:
+        """Ask for many index files in one publication."""
+        return await self._answer_to(Want(names=names))
+
+    def close(self) -> None:
+        """Answer everybody who still waits; from now on nobody does."""
+        self._closing = True
+        for question in (*self._open.values(), *self._background):
+            question.cancel()
+
+    async def _answer_to(self, want: Want) -> WantAnswer | Became:
+        question = self._open.get(want)
+        if question is None:
+            if self._closing:
+                return Became.CLOSING
+            if len(self._open) >= self._questions_max:
+                return Became.TOO_MANY
+            question = self._open[want] = asyncio.create_task(self._ask(want))
+            question.add_done_callback(lambda _: self._open.pop(want, None))
+        await asyncio.wait((question,))  # unlike `await question`: who leaves does not end it
+        return Became.CLOSING if question.cancelled() else question.result()
+
+    async def _ask(self, want: Want) -> WantAnswer | Became:
+        try:
+            async with asyncio.timeout(self._max_hold):
+                return parse_want_answer(await ask(self._socket, want))
+        except TimeoutError:
+            return Became.TOO_LONG
+        except (OSError, ValueError, TypeError, MalformedMessageError) as error:
+            LOG.debug("sync did not answer: %s", error)
+            return Became.NOBODY_THERE
+
+    def _tell_seen(self, names: list[CrateName]) -> None:
+        if not self._closing:
+            telling = asyncio.create_task(self._hint(Want(seen=tuple(names))))
+            self._background.add(telling)
+            telling.add_done_callback(self._background.discard)
+
+    async def _hint(self, want: Want) -> None:
+        answer = await self._ask(want)
+        if isinstance(answer, WantAnswer) and answer.fresh_seconds > 0:
+            self._hints.fresh_seconds = answer.fresh_seconds
+
+
+def _outcome(answer: WantAnswer | Became, *keys: str) -> Outcome:
+    if isinstance(answer, Became):
+        return Outcome(answer)
+    for key in keys:
+        if key in answer.refused:
+            return Outcome(Became.REFUSED, answer.refused[key])
+        if key in answer.failed:
+            return Outcome(Became.FAILED, answer.failed[key])
+        if key in answer.absent:
+            return Outcome(Became.ABSENT)
+    return Outcome(Became.PUBLISHED)

@@ -1,0 +1,89 @@
+"""A signer that takes every batch and writes down what was in it: for tests of `sync` alone."""
+
+import asyncio
+import contextlib
+from collections import Counter
+
+from mirror.core.batch import Outcome, Settled
+from mirror.seam import SIGN_SOCKET, encode, parse_offer
+from mirror.store.spool import open_batch
+
+
+class Seen:
+    """One batch, read as the signer reads it."""
+
+    def __init__(self, reader):
+        self.batch = reader.batch
+        self.files = {
+            look.name: reader.read(look)
+            for look in reader.batch.looks
+            if look.outcome is Outcome.BYTES
+        }
+        self.gone = [look.name for look in reader.batch.looks if look.outcome is Outcome.GONE]
+        self.crates = {}
+        for fetched in reader.batch.crates:
+            with reader.open_crate(fetched.file) as file:
+                self.crates[str(fetched.crate)] = file.read()
+
+
+class FakeSigner:
+    """An async context manager: listens on sign.sock of a mirror's folder."""
+
+    def __init__(self, config, *, keep=True, takes=0.0):
+        self._config = config
+        self._keep = keep
+        self._takes = takes
+        self.batches = []
+        self.timestamp = 100
+        self.refuse = {}
+        """Name, or `name version` -> reason."""
+        self.free = asyncio.Event()
+        """While it is clear, no offer is answered."""
+        self.free.set()
+        self.at_once = Counter()
+        self._open = 0
+
+    async def __aenter__(self):
+        self._config.run.mkdir(parents=True, exist_ok=True)
+        path = self._config.run / SIGN_SOCKET
+        path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._take, str(path))
+        return self
+
+    async def __aexit__(self, *_):
+        self._server.close()
+
+    @property
+    def files(self):
+        """Every index file that was ever offered, the newest bytes of each."""
+        return {name: data for seen in self.batches for name, data in seen.files.items()}
+
+    @property
+    def with_bytes(self):
+        """The batches that had something to sign."""
+        return [seen for seen in self.batches if seen.files or seen.crates or seen.gone]
+
+    @property
+    def sweeps(self):
+        return [seen.batch.sweep for seen in self.batches if seen.batch.sweep]
+
+    async def _take(self, reader, writer):
+        self._open += 1
+        self.at_once[self._open] += 1
+        try:
+            with contextlib.suppress(ConnectionError):
+                await self._answer(reader, writer)
+        finally:
+            self._open -= 1
+            writer.close()
+
+    async def _answer(self, reader, writer):
+        number = parse_offer(await reader.readline()).batch
+        await self.free.wait()
+        await asyncio.sleep(self._takes)
+        with open_batch(self._config.spool, number) as batch:
+            if self._keep:
+                self.batches.append(Seen(batch))
+        self.timestamp += 1
+        writer.write(encode(Settled(number, self.timestamp, self.refuse)))
+        await writer.drain()

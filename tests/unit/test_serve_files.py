@@ -1,0 +1,57 @@
+import os
+
+import pytest
+
+from mirror.serve.files import SMALL_MAX_BYTES, Dress, Files
+
+PLAIN = Dress(((b"content-type", b"text/plain"),))
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "real").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "way").symlink_to(tmp_path / "folder")
+    (tmp_path / "folder/in").write_bytes(b"y")
+    files = Files(tmp_path)
+    for path in ("folder", "fifo", "link", "way/in", "", ".", "..", "../x", "/etc/passwd", "a\0b"):
+        assert files.read(path) is None
+        assert files.get(path, PLAIN) is None
+    assert (files.read("real"), files.read("folder/in")) == (b"x", b"y")
+
+
+def test_the_root_itself_may_be_a_link(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/file").write_bytes(b"x")
+    (tmp_path / "root").symlink_to(tmp_path / "real")
+    assert Files(tmp_path / "root").read("file") == b"x"
+
+
+def test_a_file_is_read_again_once_it_is_another(tmp_path):
+    files = Files(tmp_path)
+    (tmp_path / "file").write_bytes(b"one")
+    first = files.get("file", PLAIN)
+    assert files.get("file", PLAIN) is first
+    (tmp_path / "new").write_bytes(b"two")
+    os.replace(tmp_path / "new", tmp_path / "file")
+    second = files.get("file", PLAIN)
+    assert (second.body["body"], second.tag == first.tag) == (b"two", False)
+    (tmp_path / "file").unlink()
+    assert files.get("file", PLAIN) is None
+
+
+def test_only_so_much_is_kept_and_the_oldest_goes(tmp_path):
+    for name in "abc":
+        (tmp_path / name).write_bytes(b"x" * 10_000)
+    files = Files(tmp_path, kept_max_bytes=25_000)
+    kept = {name: files.get(name, PLAIN) for name in "abc"}
+    assert files.get("c", PLAIN) is kept["c"]
+    assert files.get("a", PLAIN) is not kept["a"]
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_what_is_big_is_left_on_the_disk(tmp_path, more):
+    (tmp_path / "file").write_bytes(b"x" * (SMALL_MAX_BYTES + more))
+    stored = Files(tmp_path).get("file", PLAIN)
+    assert (stored.body is None, stored.length) == (more == 1, SMALL_MAX_BYTES + more)

@@ -1,0 +1,80 @@
+import asyncio
+
+import pytest
+
+from mirror.core.names import CrateId
+from mirror.seam import Want, WantAnswer
+from mirror.serve.want import Became, Hints, Outcome, Wants
+from tests.fakes.sync import FakeSync
+
+
+def through(run, script, *, answer=lambda _: WantAnswer(), **limits):
+    """Run `script(wants, sync)` against a fake sync."""
+
+    async def whole():
+        async with FakeSync(run, answer).open() as sync:
+            return await script(Wants(run / "sync.sock", 5.0, lambda: 0.0, **limits), sync)
+
+    return asyncio.run(whole())
+
+
+def test_identical_wants_are_one_question_and_different_ones_are_not(tmp_path):
+    async def script(wants, sync):
+        crate = CrateId("serde", "1.0.0")
+        questions = [wants.index_file("serde") for _ in range(5)] + [wants.crate(crate)] * 1
+        outcomes = await asyncio.gather(*questions)
+        again = await wants.index_file("serde")
+        return {*outcomes, again}, sync.asked()
+
+    outcomes, asked = through(tmp_path, script)
+    assert outcomes == {Outcome(Became.PUBLISHED)}
+    assert asked.count(Want(names=("serde",))) == 2
+    assert len(asked) == 3
+
+
+def test_who_goes_away_does_not_end_the_question_of_others(tmp_path):
+    async def script(wants, sync):
+        sync.hold.clear()
+        first, second = (asyncio.create_task(wants.index_file("serde")) for _ in range(2))
+        await sync.asked_once.wait()
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        sync.hold.set()
+        return await second, len(sync.asked())
+
+    assert through(tmp_path, script) == (Outcome(Became.PUBLISHED), 1)
+
+
+def test_only_so_many_questions_are_open_at_a_time(tmp_path):
+    async def script(wants, sync):
+        sync.hold.clear()
+        first = asyncio.create_task(wants.index_file("serde"))
+        await sync.asked_once.wait()
+        refused = await wants.index_file("tokio")
+        sync.hold.set()
+        await first
+        return refused, await wants.index_file("tokio")
+
+    refused, later = through(tmp_path, script, questions_max=1)
+    assert (refused.became, later.became) == (Became.TOO_MANY, Became.PUBLISHED)
+
+
+@pytest.mark.parametrize("line", [b"", b"x\n", b"[]\n", b'{"timestamp":[]}\n', b'{"refused":1}\n'])
+def test_an_answer_that_is_none_counts_as_nobody_there(tmp_path, line):
+    async def script(wants, _):
+        return await wants.index_file("serde")
+
+    outcome = through(tmp_path, script, answer=lambda _: line)
+    assert outcome.became is Became.NOBODY_THERE
+
+
+def test_hints_remember_a_limited_number_of_names():
+    async def whole():
+        told = []
+        hints = Hints(lambda: 0.0, told.append, names_max=3)
+        for name in ("a", "b", "c", "d", "a", "d"):
+            hints.seen(name)
+        await asyncio.sleep(0.2)
+        return told
+
+    assert asyncio.run(whole()) == [["a", "b", "c", "d", "a"]]
