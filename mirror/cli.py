@@ -249,10 +249,10 @@ def _up(arguments: argparse.Namespace) -> int:
 
 
 def _init(arguments: argparse.Namespace) -> int:
-    from mirror import up, wiring  # noqa: PLC0415
+    from mirror import folder, wiring  # noqa: PLC0415
 
     config = _config(arguments)
-    up.check_folder(config.data)
+    folder.require_writable(config.data)
     say = _say_nothing if arguments.quiet else _say
     if arguments.trial:
         return wiring.init_trial(config, time.time, say=say)

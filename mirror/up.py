@@ -26,6 +26,7 @@ from mirror.children import (
 )
 from mirror.config import Config
 from mirror.core.layout import METADATA_DIR
+from mirror.folder import require_writable
 from mirror.errors import MachineError, UsageError
 from mirror.options import LISTEN_FD_VARIABLE
 
@@ -33,13 +34,9 @@ LOG = logging.getLogger("crateseal")
 
 PATIENCE_SECONDS = 15.0
 """After so long the first steps are shown though not everything is there yet."""
-SOCKET_PATH_MAX_BYTES = 107  # sun_path of unix(7), less its NUL
 UP_LOCK = "up.lock"
 SYNC_SOCKET, SIGN_SOCKET = "sync.sock", "sign.sock"
 """As in mirror/seam.py, which would bring asyncio and ssl into the parent: 8 MB for two names."""
-
-_OURS = ("www", "spool", "staging", "ceremony", "run", "keys", "offline-keys")
-_OURS_BEGIN = ("ledger.sqlite3", "cursors.sqlite3", ".", "lost+found")
 
 
 def run_up(config: Config, inherited: Inherited, say: Callable[[str], None]) -> int:
@@ -52,7 +49,7 @@ def run_up(config: Config, inherited: Inherited, say: Callable[[str], None]) -> 
     """
     with listener.listen(config.host, config.port) as sock:
         config = replace(config, port=sock.getsockname()[1])
-        check_folder(config.data)
+        require_writable(config.data)
         lock = config.run / UP_LOCK
         with locks.hold(lock, "another `crateseal up`"):
             lock.touch()
@@ -71,36 +68,6 @@ def run_servers(config: Config, inherited: Inherited) -> int:
     with listener.listen(config.host, config.port) as sock:
         config = replace(config, port=sock.getsockname()[1])
         return Supervisor(_servers(config, sock, inherited)).run()
-
-
-def check_folder(data: Path) -> None:
-    """Make sure that the data folder is ours to use: new, empty, or a mirror's.
-
-    Raises:
-        UsageError: it holds what is not ours, or its path is too long for a socket.
-        MachineError: it cannot be read or written.
-    """
-    longest = os.fsencode(data / "run" / SYNC_SOCKET)
-    if len(longest) > SOCKET_PATH_MAX_BYTES:
-        raise UsageError(
-            f"{data}: this path is too long for the sockets in it; use a --data at most"
-            f" {SOCKET_PATH_MAX_BYTES - len(longest) + len(os.fsencode(data))} bytes long"
-        )
-    try:
-        entries = sorted(os.listdir(data))
-        if not os.access(data, os.W_OK | os.X_OK):
-            raise MachineError(f"{data}: this user may not write there; see its owner and mode")
-    except FileNotFoundError:
-        return
-    except NotADirectoryError as error:
-        raise UsageError(f"{data}: not a folder; name another with --data") from error
-    except OSError as error:
-        raise MachineError(f"{data}: cannot be read: {error.strerror}") from error
-    foreign = [each for each in entries if each not in _OURS and not each.startswith(_OURS_BEGIN)]
-    if foreign and not (data / "www" / METADATA_DIR).is_dir():
-        raise UsageError(
-            f"{data}: holds {foreign[0]!r} and no mirror; name a new or empty folder with --data"
-        )
 
 
 def make_repository(config: Config, inherited: Inherited) -> None:

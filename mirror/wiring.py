@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mirror import listener, locks
+from mirror import folder, listener, locks
 from mirror.children import Inherited
 from mirror.config import Config
 from mirror.core.layout import METADATA_DIR
@@ -79,6 +79,7 @@ def sign(config: Config, clock: Clock, stop: Stop) -> int:
 
 def sync(config: Config, clock: Clock, stop: Stop) -> int:
     """Follow upstream until told to stop."""
+    folder.require_writable(config.data)
 
     def run() -> None:
         with locks.hold(config.run / SYNC_LOCK, _SYNCER, pause=stop.event.wait):
@@ -132,6 +133,8 @@ def _run_sync(
 def serve(config: Config, clock: Clock, stop: Stop, *, listener_fd: int | None) -> int:
     """Answer clients until told to stop, on a given listening socket or on one of our own."""
     from mirror.serve.app import run_server  # noqa: PLC0415
+
+    folder.require_ours(config.data)
 
     def run() -> None:
         with _listener(config, stop, listener_fd) as sock:
