@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,7 +26,6 @@ from mirror.children import (
 from mirror.config import Config
 from mirror.core.layout import METADATA_DIR
 from mirror.folder import require_writable
-from mirror.errors import MachineError, UsageError
 from mirror.options import LISTEN_FD_VARIABLE
 
 LOG = logging.getLogger("crateseal")

@@ -52,8 +52,10 @@ def recover(parts: Parts, signer: Signer, *, now: float) -> None:
     parts.disk.sync()
 
 
-def end_well(parts: Parts) -> None:
-    """Say that nothing is left undone; the last thing a signer does."""
+def end_well(parts: Parts, signer: Signer) -> None:
+    """Leave nothing undone, and say so; the last thing a signer does."""
+    signer.swap_links()
+    signer.write_at()
     parts.disk.sync()
     parts.disk.remove(parts.config.staging / "running")
 

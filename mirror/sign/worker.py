@@ -48,8 +48,7 @@ def run_signer(parts: Parts, clock: Clock, stop: threading.Event) -> None:
         worker.tell_status()
         worker.loop(inbox)
     with suppress(OSError):
-        signer.swap_links()
-        end_well(parts)
+        end_well(parts, signer)
     parts.ledger.close()
 
 

@@ -38,8 +38,7 @@ class Workbench:
         return self
 
     def close(self):
-        self.signer.swap_links()
-        end_well(self.parts)
+        end_well(self.parts, self.signer)
         self.parts.ledger.close()
 
     def offer(self, files=None, crates=None, gone=(), sweep: Sweep | None = None):
