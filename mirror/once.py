@@ -8,26 +8,20 @@ from __future__ import annotations
 import logging
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mirror import locks
 from mirror.children import ChildFailedError, Inherited, Lifeline, mirror_program
 from mirror.config import Config
-from mirror.errors import MachineError
 from mirror.lifeline import Stop
-from mirror.seam import SIGN_SOCKET
 
 if TYPE_CHECKING:
     from mirror.sync.values import SyncReport
 
 LOG = logging.getLogger("crateseal")
 
-SIGNER_START_SECONDS = 120.0
-"""After a crash a signer first compares the whole web root."""
 SIGNER_END_SECONDS = 30.0
 
 
@@ -43,8 +37,7 @@ def a_signer(config: Config, lock: str, stop: Stop, inherited: Inherited) -> Ite
     """Have a signer: the one that runs already, or one of our own until the end of the block.
 
     Raises:
-        ChildFailedError: our own did not start; it has said why.
-        MachineError: it did not get ready in time.
+        ChildFailedError: our own did not start, or died; it has said why.
     """
     if locks.is_held(config.run / lock):
         yield
@@ -56,8 +49,7 @@ def a_signer(config: Config, lock: str, stop: Stop, inherited: Inherited) -> Ite
     # Without a signer the look would never end: so its death ends the look.
     threading.Thread(target=_watch, args=(process, ours, stop), daemon=True).start()
     try:
-        _wait_until_ready(config, process, stop)
-        yield
+        yield  # It gets ready meanwhile: fetching can begin, offers wait for it.
         if process.poll() is not None:
             raise ChildFailedError("sign", process.returncode)
     finally:
@@ -70,28 +62,6 @@ def _watch(process: subprocess.Popen[bytes], ours: threading.Event, stop: Stop) 
     process.wait()
     if not ours.is_set():
         stop.request()
-
-
-def _wait_until_ready(config: Config, process: subprocess.Popen[bytes], stop: Stop) -> None:
-    # The socket of a signer that crashed may lie there; ours replaces it.
-    path = config.run / SIGN_SOCKET
-    before = _identity(path)
-    deadline = time.monotonic() + SIGNER_START_SECONDS
-    while _identity(path) in {before, None} and process.poll() is None:
-        if stop.event.wait(0.05):
-            break
-        if time.monotonic() > deadline:
-            raise MachineError(f"the signer was not ready after {SIGNER_START_SECONDS:.0f} s")
-    if process.poll() is not None:
-        raise ChildFailedError("sign", process.returncode)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_mtime_ns
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -65,12 +65,13 @@ class Www:
         """
         sha256 = hashlib.sha256(data).hexdigest()
         name = target_file(path, sha256)
-        mtime = max(int(at), self._mtime(path) + 1)
+        before = self._mtime(path)
+        mtime = None if before is None else max(int(at), before + 1)
         self._put(name, data, mtime)
         self._put(f"{name}.gz", compress(data), mtime)
         return sha256
 
-    def _put(self, name: str, data: bytes, mtime: int) -> None:
+    def _put(self, name: str, data: bytes, mtime: int | None) -> None:
         file = self._root / name
         try:
             self._disk.write_new(file, data)
@@ -79,13 +80,14 @@ class Www:
             # A kept publication's file, or an orphan of a crash that may be torn.
             if file.is_symlink() or not file.is_file() or file.read_bytes() != data:
                 self._disk.replace(file, data)
-        self._disk.set_mtime(file, mtime)
+        if mtime is not None:
+            self._disk.set_mtime(file, mtime)
 
-    def _mtime(self, path: str) -> int:
+    def _mtime(self, path: str) -> int | None:
         try:
             return int(os.lstat(self._root / path).st_mtime)
         except FileNotFoundError:
-            return 0
+            return None
 
     def read_target(self, path: str, sha256: str) -> bytes | None:
         """Return a target's bytes, or None where they are not the ones that were signed."""

@@ -62,14 +62,17 @@ async def run_sync(  # noqa: PLR0913 - the three settings after the star have de
         clock,
     )
     result = SyncReport()
+    engine = None
     try:
         async with asyncio.TaskGroup() as tasks:
             engine = Engine(_parts(upstream, cursors, tasks, life), report)
-            await engine.open()
-            work = tasks.create_task(engine.sweep() if once else engine.follow())
-            await _first_of(work, stop)
-            result = work.result() if work.done() else result
-            await engine.close()
+            try:
+                await engine.open()
+                work = tasks.create_task(engine.sweep() if once else engine.follow())
+                await _first_of(work, stop)
+                result = work.result() if work.done() else result
+            finally:
+                await engine.close()
             # The one way to end the tasks of a group that would run for ever.
             raise _EndedError
     except BaseExceptionGroup as group:
@@ -77,6 +80,9 @@ async def run_sync(  # noqa: PLR0913 - the three settings after the star have de
         if troubles:
             raise troubles[0] from group
     finally:
+        # Only now does nothing fetch any more.
+        if engine is not None:
+            engine.discard()
         await upstream.close()
         cursors.close()
     return result
@@ -141,8 +147,11 @@ class Engine:
         await self._inbox.open()
 
     async def close(self) -> None:
-        """Take no more wants; drop what was not offered."""
+        """Take no more wants."""
         await self._inbox.close()
+
+    def discard(self) -> None:
+        """Drop what was not offered; it is fetched again."""
         self._parts.outbox.discard()
 
     async def follow(self) -> NoReturn:

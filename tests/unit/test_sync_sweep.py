@@ -9,10 +9,10 @@ from mirror.core.names import CrateName
 from mirror.errors import UpstreamUnreachableError, UsageError
 from mirror.sync.changes import parse_names
 from mirror.sync.engine import run_sync
-from mirror.sync.values import SyncReport
+from mirror.sync.values import Pace, SyncReport
 from tests.fakes.signer import FakeSigner
 from tests.fakes.upstream import EPOCH, FakeUpstream
-from tests.support.syncing import QUICK, Clock, in_loop, settings, sync_once, syncing, until
+from tests.support.syncing import Clock, in_loop, settings, sync_once, syncing, until
 from tests.unit.test_sync_want import index
 
 NAMES = ("fnv", "form_urlencoded", "hex", "itoa", "percent-encoding", "wasi")
@@ -147,7 +147,7 @@ async def test_a_want_goes_ahead_of_a_sweep(tmp_path):
     with FakeUpstream() as upstream:
         for name in names:
             upstream.put(f"/index/na/me/{name}", index(name))
-        pace = QUICK.__class__(bulk_age=60.0)
+        pace = Pace(bulk_age=60.0)
         config = indexed(tmp_path, upstream, [*names, "itoa"])
         async with syncing(config, pace=pace) as sync:
             await until(lambda: upstream.total > 100)
@@ -156,6 +156,20 @@ async def test_a_want_goes_ahead_of_a_sweep(tmp_path):
             assert not answer.failed
             assert {"itoa", "name1990"} <= set(sync.signer.files)
             assert upstream.requests[ITOA] == upstream.requests["/index/na/me/name1990"] == 1
+
+
+@in_loop
+async def test_a_process_that_is_stopped_while_it_sweeps_ends_in_good_order(tmp_path):
+    names = [f"name{number:04}" for number in range(2_000)]
+    with FakeUpstream() as upstream:
+        for name in names:
+            upstream.put(f"/index/na/me/{name}", index(name))
+        config = indexed(tmp_path, upstream, names)
+        async with syncing(config, pace=Pace(bulk_age=60.0)):
+            await until(lambda: upstream.total > 300)
+        assert not list(config.spool.glob("[0-9]*"))
+        report, signer = await sync_once(config)
+        assert report.changed == len(signer.files) == 2_000
 
 
 @in_loop
