@@ -7,10 +7,13 @@ connection that will not come; then one request goes ahead as a probe, the other
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mirror.errors import UpstreamUnreachableError
+
+logger = logging.getLogger(__name__)
 
 
 class Contact:
@@ -32,10 +35,14 @@ class Contact:
     def reached(self) -> None:
         """Take note of an answer."""
         self.answers += 1
+        if self.is_down:
+            logger.info("upstream answers again")
         self._reason = ""
 
     def lost(self, reason: str) -> None:
-        """Take note of a failed contact."""
+        """Take note of a failed contact; only the first one is said."""
+        if not self.is_down:
+            logger.warning("upstream is unreachable: %s; what is held is served", reason)
         self._reason = reason
         self._until = self._now() + self._down_seconds
 

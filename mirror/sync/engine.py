@@ -14,7 +14,7 @@ from typing import NoReturn
 from mirror.config import Config
 from mirror.core import plan
 from mirror.core.batch import Sweep
-from mirror.errors import UpstreamError, UsageError
+from mirror.errors import UpstreamError, UpstreamUnreachableError, UsageError
 from mirror.store.cursors import Cursors
 from mirror.sync.changes import read_names
 from mirror.sync.contact import Contact
@@ -155,7 +155,14 @@ class Engine:
         self._parts.outbox.discard()
 
     async def follow(self) -> NoReturn:
-        """Sweep when it is due, for ever."""
+        """Say how upstream is, then sweep when it is due, for ever."""
+        if not self._config.offline:
+            try:
+                await self._parts.upstream.greet()
+            except UpstreamUnreachableError:
+                pass  # said where it was noticed
+            except UpstreamError as error:
+                logger.warning("%s", error)
         while True:
             due = await self._sweep_when_due()
             # Short steps: the clock may be set while we sleep.

@@ -83,6 +83,14 @@ class Upstream:
         self._ask_gzip = [*common, ("accept-encoding", "gzip")]
         self._ask_identity = [*common, ("accept-encoding", "identity")]
 
+    async def greet(self) -> None:
+        """Ask for upstream's config.json: it is needed soon, and tells whether upstream is there.
+
+        Raises:
+            UpstreamError: it is not, or not well.
+        """
+        await self._current_dl()
+
     async def close(self) -> None:
         """Close every connection."""
         await self._client.aclose()
@@ -204,14 +212,18 @@ class Upstream:
         return UpstreamUnreachableError(f"{subject}: {text}")
 
     async def _crate_url(self, crate: CrateId, subject: str) -> str:
+        dl = await self._current_dl()
+        cksum = ""
+        if "{sha256-checksum}" in dl:
+            cksum = await self._cksum(crate, subject)
+        return crate_url(dl, crate, cksum)
+
+    async def _current_dl(self) -> str:
         async with self._dl_lock:
             if not self._dl or self._clock() >= self._dl_until:
                 self._dl = await self._fetch_dl()
                 self._dl_until = self._clock() + self._config.max_age
-        cksum = ""
-        if "{sha256-checksum}" in self._dl:
-            cksum = await self._cksum(crate, subject)
-        return crate_url(self._dl, crate, cksum)
+            return self._dl
 
     async def _fetch_dl(self) -> str:
         subject = "upstream's config.json"

@@ -81,8 +81,8 @@ class FakeSigner:
         number = parse_offer(await reader.readline()).batch
         await self.free.wait()
         await asyncio.sleep(self._takes)
-        with open_batch(self._config.spool, number) as batch:
-            if self._keep:
+        if self._keep:
+            with open_batch(self._config.spool, number) as batch:
                 self.batches.append(Seen(batch))
         self.timestamp += 1
         writer.write(encode(Settled(number, self.timestamp, self.refuse)))
