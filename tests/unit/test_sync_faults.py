@@ -96,7 +96,7 @@ async def test_an_upstream_that_is_down_is_not_asked_again_for_each_name(tmp_pat
         source = upstream.source
     async with syncing(settings(tmp_path, source)) as sync:
         first = await sync.want("itoa")
-        assert "no connection to upstream" in first.failed["itoa"]
+        assert "no connection to" in first.failed["itoa"]
         began = time.monotonic()
         answer = await sync.want(*(f"name{number}" for number in range(500)))
         assert len(answer.failed) == 500
@@ -139,11 +139,10 @@ async def test_a_registry_that_wants_a_login_is_named_as_such(tmp_path):
 
 
 @in_loop
-async def test_the_config_is_fetched_when_first_needed_and_remembered(tmp_path):
+async def test_the_config_is_fetched_once_and_remembered(tmp_path):
     with FakeUpstream() as upstream:
         async with syncing(settings(tmp_path, upstream)) as sync:
             await sync.want("itoa")
-            assert upstream.requests["/index/config.json"] == 0
             await sync.want(crates=["itoa 1.0.18", "hex 0.4.3", "fnv 1.0.7"])
             assert upstream.requests["/index/config.json"] == 1
 
