@@ -14,6 +14,7 @@ import importlib
 import random
 import tempfile
 import time
+from itertools import chain
 from pathlib import Path
 
 import httpx
@@ -89,7 +90,7 @@ async def rate(make, urls):
         return [await fetcher.fetch(url) for url in todo]
 
     began = time.perf_counter()
-    got = sum(await asyncio.gather(*(work() for _ in range(JOBS))), start=[])
+    got = list(chain.from_iterable(await asyncio.gather(*(work() for _ in range(JOBS)))))
     took = time.perf_counter() - began
     await fetcher.close()
     assert len(got) == len(urls)

@@ -79,6 +79,20 @@ async def test_a_crate_that_cannot_be_used_fails_with_its_reason(tmp_path, fault
             assert not list(sync.config.spool.glob("*/*.crate"))
 
 
+@pytest.mark.parametrize("fault", ["truncate", "stall"])
+@in_loop
+async def test_a_long_body_that_breaks_off_half_way_fails_with_its_reason(tmp_path, fault):
+    with FakeUpstream() as upstream:
+        upstream.put(CRATE, b"\x1f\x8b" + bytes(4_000_000))
+        async with syncing(settings(tmp_path, upstream)) as sync:
+            upstream.fault(CRATE, fault)
+            answer = await sync.want(crates=["itoa 1.0.18"])
+            assert answer.failed["itoa 1.0.18"].startswith("crate itoa 1.0.18: ")
+            assert not any(seen.crates for seen in sync.signer.batches)
+            # Bytes had come: upstream as a whole is not down.
+            assert not (await sync.want("hex")).failed
+
+
 @in_loop
 async def test_one_bad_name_does_not_touch_its_neighbours(tmp_path):
     with FakeUpstream() as upstream:
