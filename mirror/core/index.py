@@ -15,6 +15,7 @@ import orjson
 from mirror.core.names import CrateId, CrateName, CrateVersion, index_path, parse_name
 from mirror.errors import InvalidNameError, InvalidVersionError, MalformedIndexError
 
+_spaced = json.JSONEncoder(ensure_ascii=False).encode
 _CKSUM_CHARS = frozenset("0123456789abcdef")
 
 
@@ -135,9 +136,10 @@ def _parse_line(subject: str, name: CrateName, line: bytes) -> IndexEntry:
 
 def _parse_object(line: bytes) -> dict[str, Any]:
     fields = orjson.loads(line)  # strict: UTF-8 only, no NaN, no lone surrogate
-    if orjson.dumps(fields) != line:
-        # The round trip lost something: other spacing, or a field given twice, which serde and so
-        # cargo refuses. The slow way tells; crates.io's own lines do not come here.
+    if orjson.dumps(fields) != line and _spaced(fields).encode() != line:
+        # The round trip lost something: odd spacing, or a field given twice, which serde and so
+        # cargo refuses. The slow way tells; neither crates.io's own lines come here, nor those of
+        # registries that write a space after each colon and comma.
         fields = json.loads(line.decode(), object_pairs_hook=_no_duplicates)
     if not isinstance(fields, dict):
         raise ValueError(f"a {type(fields).__name__}")  # noqa: TRY004 - the caller's one branch

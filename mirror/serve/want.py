@@ -21,7 +21,7 @@ LOG = logging.getLogger(__name__)
 
 QUESTIONS_MAX = 512
 """Questions open at a time; each is a connection to `sync`."""
-HINT_DELAY_SECONDS = 0.1
+HINT_DELAY_SECONDS = 0.005
 HINTS_MAX = 50_000
 """Names of which we remember when they were last told as seen."""
 FRESH_SECONDS = 60.0

@@ -30,6 +30,7 @@ DEPENDENCIES_MAX = 64
 BUNDLE_DEPENDENCIES_MAX = 2_000
 BUNDLE_BYTES_MAX = 16_000_000
 """What a bundle holds in memory; beyond it, what is there goes ahead."""
+AHEAD_MAX = 4_096
 INCOMING = "incoming.tmp"
 """Folder in the spool for crates under way; its ending makes the next start clear it."""
 
@@ -75,6 +76,24 @@ class Parts:
     tasks: asyncio.TaskGroup
 
 
+class Ahead:
+    """What names that came along will need in turn: a bounded table, each entry used once."""
+
+    def __init__(self) -> None:
+        self._names: dict[CrateName, list[CrateName]] = {}
+
+    def put(self, name: CrateName, dependencies: list[CrateName]) -> None:
+        """Remember; the oldest entry makes room."""
+        if dependencies:
+            self._names[name] = dependencies
+            if len(self._names) > AHEAD_MAX:
+                del self._names[next(iter(self._names))]
+
+    def pop(self, name: CrateName) -> list[CrateName]:
+        """Return what is remembered, once."""
+        return self._names.pop(name, [])
+
+
 class Fetcher:
     """All fetching of one process."""
 
@@ -88,6 +107,7 @@ class Fetcher:
         self._limits = IndexLimits(file_max_bytes=self._config.index_max_bytes)
         self._incoming = self._config.spool / INCOMING
         self._file_numbers = count()
+        self._ahead = Ahead()
         self.looked = 0
         """How many looks upstream answered."""
 
@@ -148,6 +168,7 @@ class Fetcher:
         tasks = [self._collect_name(name, step, bundle) for name, step in names.items()]
         tasks += [self._collect_crate(crate, bundle) for crate in crates]
         await _wait(tasks, self._pace.gather)
+        served = {name for name in names if self._is_lacked(name)}
         more = self._dependencies(bundle)
         for name in more:
             self._parts.flights.start(name, urgent=True, lacking=True)
@@ -156,7 +177,21 @@ class Fetcher:
             self._pace.dependencies,
         )
         bundle.is_open = False
+        unasked = [b for b in bundle.ready if isinstance(b, BroughtIndex) and b.name not in served]
         self._put_all(bundle)
+        # Once the batch is on its way: what these will need, when somebody asks for them.
+        for brought in unasked:
+            if brought.answer.data:
+                self._ahead.put(brought.name, self._unknown_dependencies(brought))
+
+    def next_wave(self, seen: Sequence[CrateName]) -> dict[CrateName, Fetch]:
+        """Return what builds of these, which came along for others, will ask for next.
+
+        cargo asks for one or two at a time, we need not: each name that came along brings its own
+        dependencies once somebody asks for it, behind the answer.
+        """
+        names = [dep for name in seen for dep in self._ahead.pop(name) if self._is_unknown(dep)]
+        return dict.fromkeys(names[:BUNDLE_DEPENDENCIES_MAX], Fetch(conditional=False))
 
     def lack_crate(self, crate: CrateId) -> Result | Flight | None:
         """Say what is known of a crate that somebody lacks; None: it must be fetched."""
@@ -233,25 +268,33 @@ class Fetcher:
         for brought in bundle.ready:
             if not isinstance(brought, BroughtIndex) or not brought.answer.data:
                 continue
-            flight = self._parts.flights.get(brought.name)
-            if flight is not None and flight.lacking:
+            if self._is_lacked(brought.name):
                 names |= dict.fromkeys(self._unknown_dependencies(brought))
         return list(names)[:BUNDLE_DEPENDENCIES_MAX]
+
+    def _is_lacked(self, name: CrateName) -> bool:
+        flight = self._parts.flights.get(name)
+        return flight is not None and flight.lacking
 
     def _unknown_dependencies(self, brought: BroughtIndex) -> list[CrateName]:
         try:
             file = parse_index_file(brought.name, brought.answer.data, self._limits)
         except RejectedError:
             return []  # The signer will say so.
-        parts = self._parts
         return [
             name
             for name in dependencies_of_newest(file, DEPENDENCIES_MAX)
-            if parts.following.may_fetch(name)
+            if self._is_unknown(name)
+        ]
+
+    def _is_unknown(self, name: CrateName) -> bool:
+        parts = self._parts
+        return (
+            parts.following.may_fetch(name)
             and parts.flights.get(name) is None
             and parts.remembered.get(name) is None
             and ((cursor := parts.cursors.get(name)) is None or cursor.known is Known.UNKNOWN)
-        ]
+        )
 
     def _add(self, bundle: Bundle, brought: BroughtIndex | BroughtCrate, size: int) -> None:
         bundle.ready.append(brought)

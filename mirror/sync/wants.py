@@ -98,6 +98,9 @@ class Wants:
                     seconds = min(seconds, LOOK_BEHIND_RETRY)
                 case float() as fresh:
                     seconds = min(seconds, fresh)
+        for name, step in self._fetcher.next_wave(want.seen).items():
+            names[name] = step
+            self._parts.flights.start(name, urgent=True, lacking=False)
         if names:
             self._parts.tasks.create_task(self._fetcher.bring(names, []))
         return seconds
