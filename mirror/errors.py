@@ -1,6 +1,7 @@
 """Every error that Crateseal raises, drawn as a tree.
 
     CratesealError
+    ├── MalformedMessageError      a message or batch between our own processes: fetch again
     ├── RejectedError              bad bytes: quarantine, report, never retry blindly
     │   ├── InvalidNameError
     │   ├── InvalidVersionError
@@ -9,7 +10,7 @@
     │   ├── VersionVanishedError
     │   ├── CksumMismatchError
     │   ├── ArchiveError
-    │   └── MalformedMessageError
+    │   └── UnsignedError
     ├── UpstreamError              not there or not well: retry with back-off
     │   ├── UpstreamUnreachableError
     │   └── UpstreamAnswerError
@@ -37,8 +38,8 @@ class CratesealError(Exception):
     exit_code = 1
 
 
-class RejectedError(CratesealError):
-    """Bytes or a name that must not be stored, signed or served.
+class MismatchError(CratesealError):
+    """Something is not what it should be.
 
     Attributes:
         subject: what was looked at, e.g. `serde 1.0.200`.
@@ -57,6 +58,14 @@ class RejectedError(CratesealError):
         """The rule that refused it, e.g. `cksum-changed`, from the class's name."""
         words = re.findall(r"[A-Z][a-z]+", type(self).__name__.removesuffix("Error"))
         return "-".join(words).lower()
+
+
+class RejectedError(MismatchError):
+    """Bytes or a name from upstream or a client that must not be stored, signed or served."""
+
+
+class MalformedMessageError(MismatchError):
+    """A message on a socket, or a batch, that does not read as one: says nothing about a crate."""
 
 
 class InvalidNameError(RejectedError):
@@ -83,12 +92,12 @@ class CksumMismatchError(RejectedError):
     """The bytes are not the ones the index promised."""
 
 
+class UnsignedError(RejectedError):
+    """No signed index line names it. Whoever asked was wrong; nothing is wrong with a crate."""
+
+
 class ArchiveError(RejectedError):
     """The crate file is not a safe gzip tar under one folder `name-version/`."""
-
-
-class MalformedMessageError(RejectedError):
-    """A message on a socket, or a batch, that does not read as one."""
 
 
 class UpstreamError(CratesealError):

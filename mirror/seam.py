@@ -127,6 +127,7 @@ def parse_settled(line: bytes) -> Settled:
         batch=int(fields.get("batch", -1)),
         timestamp=int(fields.get("timestamp", 0)),
         refused=_texts(fields, "refused"),
+        refused_whole=str(fields.get("refused_whole", "")),
     )
 
 

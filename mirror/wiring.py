@@ -20,7 +20,7 @@ from mirror.config import Config
 from mirror.core.layout import METADATA_DIR
 from mirror.errors import BusyError, UsageError
 from mirror.lifeline import Stop
-from mirror.once import a_signer, exit_code_of
+from mirror.once import a_signer, exit_code_of_look
 from mirror.progress import Report, for_a_person, in_lines
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def sign(config: Config, clock: Clock, stop: Stop) -> int:
 
     def run() -> None:
         with locks.hold(config.run / SIGN_LOCK, _SIGNER, pause=stop.event.wait):
-            run_signer(open_parts(config, clock), clock, stop.event)
+            parts = open_parts(config, clock, wait=stop.event.wait)
+            run_signer(parts, clock, stop.event)
 
     return _until_stopped(run, stop)
 
@@ -114,7 +115,7 @@ def sync_once(
     say(f"{reports[0]}\n")
     for name, reason in sorted(reports[0].refused.items()):
         say(f"refused: {name}: {reason}\n")
-    return exit_code_of(reports[0])
+    return exit_code_of_look(reports[0])
 
 
 def _run_sync(
@@ -146,11 +147,11 @@ def serve(config: Config, clock: Clock, stop: Stop, *, listener_fd: int | None) 
 def check(config: Config, *, now: float, as_json: bool, say: Say) -> int:
     """Look at everything on disk; say each finding; return 1 where there is one."""
     from mirror.sign.check import Checker  # noqa: PLC0415
-    from mirror.store.ledger import Ledger  # noqa: PLC0415
+    from mirror.store.ledger import LedgerReader  # noqa: PLC0415
 
     require_root(config)
     count = 0
-    with closing(Ledger(config.ledger)) as ledger:
+    with closing(LedgerReader(config.ledger)) as ledger:
         for finding in Checker(config.www, ledger, now=now).findings():
             count += 1
             say(_finding(config.www, finding.path, finding.problem, as_json=as_json))

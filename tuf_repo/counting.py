@@ -31,7 +31,7 @@ class NumberSource:
         counter: Counter,
         last_signature: float,
         policy: Policy,
-        wait: Callable[[float], None],
+        wait: Callable[[float], object],
     ) -> None:
         self._storage = storage
         self._counter = counter
@@ -76,7 +76,7 @@ def start_numbers(  # noqa: PLR0913 - what comes from outside is an argument, ea
     now: float,
     policy: Policy,
     entropy: int,
-    wait: Callable[[float], None],
+    wait: Callable[[float], object],
 ) -> NumberSource:
     """Start beyond all that may have been used: as known, as reserved, as any file is named.
 
@@ -93,7 +93,7 @@ def start_numbers(  # noqa: PLR0913 - what comes from outside is an argument, ea
     return NumberSource(storage, counter, last or 0, policy, wait)
 
 
-def _after(last: float, now: float, policy: Policy, wait: Callable[[float], None]) -> float:
+def _after(last: float, now: float, policy: Policy, wait: Callable[[float], object]) -> float:
     if now >= last:
         return now
     if last - now > policy.clock_patience_seconds:

@@ -95,7 +95,7 @@ class Publisher:
         now: float,
         policy: Policy,
         entropy: Callable[[], int],
-        wait: Callable[[float], None],
+        wait: Callable[[float], object],
     ) -> Publisher:
         """Recover what a crash left, load and verify the committed state, start the counter.
 

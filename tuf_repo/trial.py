@@ -64,7 +64,7 @@ def init_trial(  # noqa: PLR0913 - what comes from outside is an argument, each 
     now: float,
     policy: Policy,
     entropy: Callable[[], int],
-    wait: Callable[[float], None],
+    wait: Callable[[float], object],
 ) -> bool:
     """Make keys and a repository without targets; leave its first publication committed.
 

@@ -17,6 +17,7 @@ from mirror.core.names import CrateId, CrateName, parse_name
 from mirror.errors import MalformedMessageError, RejectedError
 
 BATCH_JSON_MAX_BYTES = 64_000_000
+_TIME_MAX = 2.0**33
 
 
 class Outcome(StrEnum):
@@ -94,6 +95,8 @@ class Settled:
     """Version of the timestamp that was current when the batch was settled."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Canonical name, or `name version` of a crate file -> reason."""
+    refused_whole: str = ""
+    """Why nothing of the batch was looked at; everything in it must be fetched again."""
 
 
 def parse_batch(number: int, data: bytes) -> Batch:
@@ -113,16 +116,18 @@ def parse_batch(number: int, data: bytes) -> Batch:
             looks=tuple(_look(item) for item in fields["looks"]),
             crates=tuple(_fetched(item) for item in fields["crates"]),
             sweep=None if sweep is None else _sweep(sweep),
-            confirmed=None if fields["confirmed"] is None else float(fields["confirmed"]),
+            confirmed=None if fields["confirmed"] is None else _time(fields["confirmed"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError, KeyError, TypeError, AttributeError, RecursionError, RejectedError
+    ) as error:  # fmt: skip
         raise MalformedMessageError("batch", "a batch.json", repr(error)) from error
 
 
 def _look(item: dict[str, Any]) -> Look:
     return Look(
         name=_canonical(item["name"]),
-        at=float(item["at"]),
+        at=_time(item["at"]),
         outcome=Outcome(item["outcome"]),
         offset=_count(item["offset"]),
         length=_count(item["length"]),
@@ -140,8 +145,8 @@ def _fetched(item: dict[str, Any]) -> FetchedCrate:
 
 def _sweep(item: dict[str, Any]) -> Sweep:
     return Sweep(
-        began=float(item["began"]),
-        names_as_of=float(item["names_as_of"]),
+        began=_time(item["began"]),
+        names_as_of=_time(item["names_as_of"]),
         names=_count(item["names"]),
         missing=_count(item["missing"]),
         whole_source=item["whole_source"] is True,
@@ -153,6 +158,13 @@ def _canonical(text: object) -> CrateName:
     if name != text:
         raise RejectedError("batch", "a name in lower case", repr(text))
     return name
+
+
+def _time(value: object) -> float:
+    # json reads NaN and Infinity; no time is one.
+    if not isinstance(value, int | float) or not 0 <= value < _TIME_MAX:
+        raise MalformedMessageError("batch", "seconds since 1970", repr(value))
+    return float(value)
 
 
 def _count(value: object) -> int:

@@ -125,6 +125,9 @@ def _parse_line(subject: str, name: CrateName, line: bytes) -> IndexEntry:
         raise MalformedIndexError(subject, "yanked true or false", repr(yanked))
     if not isinstance(fields.get("deps"), list):
         raise MalformedIndexError(subject, "a list of deps", repr(fields.get("deps")))
+    if json.dumps(fields.get("vers")).encode() not in line:
+        # `find_entry` looks for the text: an escaped spelling must not hide a line from it.
+        raise MalformedIndexError(subject, "a version in plain letters", repr(fields.get("vers")))
     try:
         crate = CrateId(str(fields.get("name")), str(fields.get("vers")))
     except (InvalidNameError, InvalidVersionError) as error:

@@ -25,7 +25,7 @@ from mirror.core.layout import (
 )
 from mirror.errors import RejectedError
 from mirror.sign.recover import SMALL_FILES
-from mirror.store.ledger import Ledger
+from mirror.store.ledger import LedgerReader
 from mirror.store.www import GZIP_HEADER
 from tuf_repo.check import RepositoryCheck
 from tuf_repo.core.update import Target
@@ -44,7 +44,7 @@ class Finding:
 class Checker:
     """One look at everything. Make a new one for the next."""
 
-    def __init__(self, www: Path, ledger: Ledger, *, now: float) -> None:
+    def __init__(self, www: Path, ledger: LedgerReader, *, now: float) -> None:
         self._www = www
         self._ledger = ledger
         self._now = now

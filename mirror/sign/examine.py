@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mirror.core.archive import ArchiveLimits
@@ -20,7 +20,13 @@ from mirror.core.layout import note_path, target_path
 from mirror.core.names import CrateName
 from mirror.core.times import rfc3339
 from mirror.core.verify import verify_crate
-from mirror.errors import CksumMismatchError, RejectedError, VersionVanishedError
+from mirror.errors import (
+    CksumMismatchError,
+    MalformedMessageError,
+    RejectedError,
+    UnsignedError,
+    VersionVanishedError,
+)
 from mirror.store.ledger import Quarantined
 from mirror.store.spool import BatchReader
 from mirror.store.www import StagedCrate, Www
@@ -49,6 +55,17 @@ class Examined:
     says_something: bool = False
     """A sweep ended, or something was confirmed: a timestamp is due though no target changed."""
 
+    def copy(self) -> Examined:
+        """Return a copy that can be filled without this one changing."""
+        return replace(
+            self,
+            changes=dict(self.changes),
+            crates=list(self.crates),
+            findings=dict(self.findings),
+            released=set(self.released),
+            sources=list(self.sources),
+        )
+
 
 class Examiner:
     """Examines batches in the order in which they were offered."""
@@ -71,7 +88,20 @@ class Examiner:
         self.examined = Examined()
 
     def add(self, reader: BatchReader) -> dict[str, str]:
-        """Examine one batch; return what it refused, with reasons."""
+        """Examine one batch; return what it refused, with reasons.
+
+        Raises:
+            MalformedMessageError: the batch is torn; nothing of it counts.
+        """
+        before = self.examined
+        self.examined = before.copy()
+        try:
+            return self._add(reader)
+        except MalformedMessageError:
+            self.examined = before  # Nothing of such a batch is believed.
+            raise
+
+    def _add(self, reader: BatchReader) -> dict[str, str]:
         batch = reader.batch
         names = {look.name for look in batch.looks}
         names.update(fetched.crate.canonical_name for fetched in batch.crates)
@@ -90,6 +120,8 @@ class Examiner:
             subject = str(fetched.crate)
             try:
                 self._crate(fetched, reader)
+            except UnsignedError as error:
+                refused[subject] = str(error)  # Whoever asked was wrong: no finding.
             except RejectedError as error:
                 self._note_finding(subject, error, first_sight=False)
                 refused[subject] = str(error)
@@ -170,9 +202,11 @@ class Examiner:
         file = self._www.read_target(path, current.sha256) if current else None
         entry = find_entry(file, name, fetched.crate.version) if file else None
         if entry is None or entry.crate != fetched.crate:
-            raise RejectedError(str(fetched.crate), "a signed index line that names it", "none")
+            raise UnsignedError(str(fetched.crate), "a signed index line that names it", "none")
         with reader.open_crate(fetched.file) as stream:
             data = stream.read(self._limits.archive.file_max_bytes + 1)
+        if len(data) < min(fetched.length, self._limits.archive.file_max_bytes):
+            raise MalformedMessageError(fetched.file, f"{fetched.length} bytes", f"{len(data)}")
         crate = verify_crate(entry, data, self._limits.archive)
         self.examined.crates.append(self._www.stage_crate(crate))
         self.examined.findings.pop(str(crate.crate), None)

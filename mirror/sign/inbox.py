@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 _LINE_MAX_BYTES = 200
 _LINE_SECONDS = 2.0
 _ANSWER_SECONDS = 10.0
+_PAUSE_SECONDS = 0.2
 
 
 class Pending:
@@ -49,6 +50,7 @@ class Inbox:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._closed = threading.Event()
         self._queue: queue.Queue[Pending] = queue.Queue()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._thread = threading.Thread(target=self._listen, name="sign-inbox", daemon=True)
@@ -68,6 +70,7 @@ class Inbox:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._closed.set()
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -90,8 +93,12 @@ class Inbox:
         while True:
             try:
                 connection, _ = self._socket.accept()
-            except OSError:
-                return  # closed
+            except OSError as error:
+                if self._closed.is_set():
+                    return
+                log.warning("sign.sock: %s", error)  # no descriptor left, say: it will pass
+                self._closed.wait(_PAUSE_SECONDS)
+                continue
             try:
                 connection.settimeout(_LINE_SECONDS)
                 self._queue.put(Pending(parse_offer(_read_line(connection)), connection))

@@ -24,8 +24,16 @@ from tuf_repo.trial import TrialPlan, init_trial
 Clock = Callable[[], float]
 
 
-def open_parts(config: Config, clock: Clock, disk: Disk | None = None) -> Parts:
+def open_parts(
+    config: Config,
+    clock: Clock,
+    disk: Disk | None = None,
+    *,
+    wait: Callable[[float], object] = time.sleep,
+) -> Parts:
     """Load the committed repository and what the signer works with.
+
+    `wait` sleeps for so many seconds, or less where the signer is told to end meanwhile.
 
     Raises:
         UsageError: there is no repository yet.
@@ -45,7 +53,7 @@ def open_parts(config: Config, clock: Clock, disk: Disk | None = None) -> Parts:
         now=clock(),
         policy=Policy(),
         entropy=_entropy,
-        wait=time.sleep,
+        wait=wait,
     )
     return Parts(config, disk, Www(config.www, config.staging, disk), _ledger(config), publisher)
 

@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ class Signer:
         before = self._publisher.timestamp_version
         changes: Changes = {}
         try:
-            refused = {number: _examine(examiner, config.spool, number) for number in batches}
+            answers = [_examine(examiner, config.spool, number) for number in batches]
             done = examiner.examined
             old = {path: examiner.published(path) for path in done.changes}
             changes = {path: new for path, new in done.changes.items() if new != old[path]}
@@ -89,7 +89,7 @@ class Signer:
             self._www.settle_fresh(_named_files(changes) if committed else ())
         self._learn(done)
         version = self._publisher.timestamp_version
-        return [Settled(number, version, reasons) for number, reasons in refused.items()]
+        return [replace(answer, timestamp=version) for answer in answers]
 
     def renew(self, *, now: float) -> bool:
         """Sign anew what is due; return whether something was."""
@@ -145,7 +145,6 @@ class Signer:
         ]
         with self._ledger.transaction():
             self._ledger.retire(files, number=number, at=now)
-            self._ledger.revive(_named_files(changes))
             self._ledger.append(
                 number,
                 {
@@ -193,12 +192,12 @@ class Signer:
         """Remove files whose grace has ended, some at a time; return how many."""
         files = self._ledger.retired_before(now - self._config.grace, _PRUNE_AT_ONCE)
         current = self._publisher.current_files() if files else set()
-        # Rows first: what a crash leaves in between is an orphan, which recover.py removes.
-        with self._ledger.transaction():
-            self._ledger.revive(files)
+        # Files first: rows whose files are gone are dropped at the next prune, or by recover.py.
         for file in files:
             if not self._is_named(file, current):
                 self._www.remove(file)
+        with self._ledger.transaction():
+            self._ledger.revive(files)
         return len(files)
 
     def _is_named(self, file: str, current: set[str]) -> bool:
@@ -210,14 +209,14 @@ class Signer:
         return target is not None and target.sha256 == sha256
 
 
-def _examine(examiner: Examiner, spool: Path, number: int) -> Mapping[str, str]:
+def _examine(examiner: Examiner, spool: Path, number: int) -> Settled:
     try:
         with open_batch(spool, number) as reader:
-            return examiner.add(reader)
-    except (MalformedMessageError, FileNotFoundError, NotADirectoryError) as error:
+            return Settled(number, 0, refused=examiner.add(reader))
+    except MalformedMessageError as error:
         # Nothing of it is believed; `sync` drops it and fetches again.
         log.warning("batch %d refused: %s", number, error)
-        return {f"batch {number}": str(error)}
+        return Settled(number, 0, refused_whole=str(error))
 
 
 def _links(changes: Changes) -> dict[str, str | None]:

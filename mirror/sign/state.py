@@ -34,9 +34,9 @@ def signed_state(  # noqa: PLR0913 - each is one thing the mirror says
         "signed_at": rfc3339(now),
         "upstream": config.upstream,
         "mode": config.mode,
-        "complete_as_of": _complete_as_of(config, last, sweep),
+        "complete_as_of": _complete_as_of(config, last, sweep, now),
         "upstream_confirmed": (
-            last.get("upstream_confirmed") if confirmed is None else rfc3339(confirmed)
+            last.get("upstream_confirmed") if confirmed is None else rfc3339(min(confirmed, now))
         ),
         "policy": hashlib.sha256("\n".join(_RULES).encode()).hexdigest(),
         "held": {kind: held.get(kind, 0) for kind in (INDEX, WITHHELD)},
@@ -44,11 +44,13 @@ def signed_state(  # noqa: PLR0913 - each is one thing the mirror says
     return {EXTRA: state}
 
 
-def _complete_as_of(config: Config, last: Mapping[str, Any], sweep: Sweep | None) -> str | None:
+def _complete_as_of(
+    config: Config, last: Mapping[str, Any], sweep: Sweep | None, now: float
+) -> str | None:
     if config.mode != "index":
         return None
     if sweep and sweep.whole_source and sweep.missing == 0:
-        return rfc3339(min(sweep.began, sweep.names_as_of))
+        return rfc3339(min(sweep.began, sweep.names_as_of, now))
     # What was complete then, was complete then; but only of this upstream.
     same = last.get("mode") == config.mode and last.get("upstream") == config.upstream
     kept: str | None = last.get("complete_as_of") if same else None

@@ -16,14 +16,12 @@ from contextlib import contextmanager, suppress
 from mirror.core.batch import Settled
 from mirror.core.layout import METADATA_DIR
 from mirror.core.times import rfc3339
-from mirror.errors import MachineError
 from mirror.seam import SIGN_SOCKET
 from mirror.sign.inbox import Inbox, Pending
 from mirror.sign.recover import end_well, recover
 from mirror.sign.signer import Parts, Signer
 from mirror.sign.state import EXTRA, next_expiry, to_json
 from mirror.store.ledger import Quarantined
-from tuf_repo.errors import ClockError
 
 log = logging.getLogger(__name__)
 
@@ -101,12 +99,12 @@ class _Worker:
 
     def _round(self) -> None:
         now = self._clock()
+        if self._signer.renew(now=now):
+            self.tell_status()
         if self._pending:
             self._stop.wait(self._budget.wait_seconds(now))
             self._settle(self._clock())
             self._signer.swap_links()
-            self.tell_status()
-        elif self._signer.renew(now=now):
             self.tell_status()
         elif now - self._told_at >= _HEARTBEAT_SECONDS:
             self._signer.swap_links()
@@ -129,7 +127,8 @@ class _Worker:
     def _trouble_told(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ClockError, MachineError) as error:
+        except Exception as error:  # whatever it is, the loop goes on
+            log.debug("this round failed", exc_info=True)
             self._retry_seconds = min(self._retry_seconds * 2 or 1.0, _RETRY_MAX_SECONDS)
             self._trouble = f"{error}; tried again in {self._retry_seconds:.0f} s"
             log.error("%s", self._trouble)  # noqa: TRY400 - one line; there is nothing to trace
@@ -137,7 +136,9 @@ class _Worker:
                 self.tell_status()
             self._stop.wait(self._retry_seconds)
         else:
-            self._trouble, self._retry_seconds = None, 0.0
+            if self._trouble:
+                self._trouble, self._retry_seconds = None, 0.0
+                self.tell_status()
 
     def tell_status(self) -> None:
         """Write the heartbeat, www/status.json."""

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS quarantine(
@@ -53,8 +54,52 @@ class Retired:
     sha256: str
 
 
-class Ledger:
-    """The ledger's verbs over one SQLite file (WAL; synced by the publication's own sync)."""
+class LedgerReader:
+    """The ledger as others than the signer may see it; nothing is written, or made."""
+
+    def __init__(self, path: Path) -> None:
+        if path.exists():
+            self._db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+        else:  # No signer has run yet: there is nothing to remember.
+            self._db = sqlite3.connect(":memory:")
+            self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def quarantined(self) -> list[Quarantined]:
+        """Return every finding that stands, by subject."""
+        rows = self._db.execute("SELECT * FROM quarantine ORDER BY subject")
+        return [Quarantined(a, b, c, d, bool(e)) for a, b, c, d, e in rows]
+
+    def crates(self) -> Iterator[tuple[str, str]]:
+        """Yield file and sha256 of every crate that is held."""
+        yield from self._db.execute("SELECT file, sha256 FROM crates ORDER BY file")
+
+    def crate_count(self) -> int:
+        """Return how many crates are held."""
+        return int(self._db.execute("SELECT count(*) FROM crates").fetchone()[0])
+
+    def retired(self) -> Iterator[Retired]:
+        """Yield the files that only kept publications name."""
+        for file, sha256 in self._db.execute("SELECT file, sha256 FROM retired ORDER BY file"):
+            yield Retired(file, sha256)
+
+    def retired_before(self, at: float, at_most: int) -> list[str]:
+        """Return files whose grace has ended, oldest first."""
+        rows = self._db.execute(
+            "SELECT file FROM retired WHERE at<? ORDER BY at LIMIT ?", (at, at_most)
+        )
+        return [row[0] for row in rows]
+
+    def log(self) -> Iterator[tuple[int, str, str]]:
+        """Yield sequence number, record and sha256, oldest first."""
+        yield from self._db.execute("SELECT seq, record, sha256 FROM log ORDER BY seq")
+
+
+class Ledger(LedgerReader):
+    """The signer's ledger: one SQLite file (WAL; synced by the publication's own sync)."""
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None)
@@ -63,6 +108,7 @@ class Ledger:
         # synced with the publication it belongs to.
         self._db.execute("PRAGMA synchronous=NORMAL")
         found = self._db.execute("PRAGMA user_version").fetchone()[0]
+        self.is_new = found == 0
         if found not in (0, _FORMAT):
             self._db.close()
             raise sqlite3.DatabaseError(f"ledger format {found}; this program knows {_FORMAT}")
@@ -80,10 +126,6 @@ class Ledger:
             raise
         self._db.execute("COMMIT")
 
-    def close(self) -> None:
-        """Close the file; the write-ahead log is folded in."""
-        self._db.close()
-
     # Quarantine
 
     def quarantine(self, finding: Quarantined) -> None:
@@ -98,11 +140,6 @@ class Ledger:
         """Forget a finding: what came since was good."""
         self._db.execute("DELETE FROM quarantine WHERE subject=?", (subject,))
 
-    def quarantined(self) -> list[Quarantined]:
-        """Return every finding that stands, by subject."""
-        rows = self._db.execute("SELECT * FROM quarantine ORDER BY subject")
-        return [Quarantined(a, b, c, d, bool(e)) for a, b, c, d, e in rows]
-
     # Crates that are held
 
     def hold_crate(self, file: str, sha256: str, length: int) -> None:
@@ -112,14 +149,6 @@ class Ledger:
     def drop_crate(self, file: str) -> None:
         """Note that a crate file is no longer there."""
         self._db.execute("DELETE FROM crates WHERE file=?", (file,))
-
-    def crates(self) -> Iterator[tuple[str, str]]:
-        """Yield file and sha256 of every crate that is held."""
-        yield from self._db.execute("SELECT file, sha256 FROM crates ORDER BY file")
-
-    def crate_count(self) -> int:
-        """Return how many crates are held."""
-        return int(self._db.execute("SELECT count(*) FROM crates").fetchone()[0])
 
     # Files that kept publications still need
 
@@ -132,18 +161,6 @@ class Ledger:
         """Note that these files are named again, or are gone."""
         self._db.executemany("DELETE FROM retired WHERE file=?", [(file,) for file in files])
 
-    def retired(self) -> Iterator[Retired]:
-        """Yield the files that only kept publications name."""
-        for file, sha256 in self._db.execute("SELECT file, sha256 FROM retired ORDER BY file"):
-            yield Retired(file, sha256)
-
-    def retired_before(self, at: float, at_most: int) -> list[str]:
-        """Return files whose grace has ended, oldest first."""
-        rows = self._db.execute(
-            "SELECT file FROM retired WHERE at<? ORDER BY at LIMIT ?", (at, at_most)
-        )
-        return [row[0] for row in rows]
-
     # The log
 
     def append(self, number: int, record: Mapping[str, Any]) -> None:
@@ -154,19 +171,12 @@ class Ledger:
         digest = hashlib.sha256(text.encode()).hexdigest()
         self._db.execute("INSERT INTO log VALUES(?,?,?,?)", (seq, number, text, digest))
 
-    def log(self) -> Iterator[tuple[int, str, str]]:
-        """Yield sequence number, record and sha256, oldest first."""
-        yield from self._db.execute("SELECT seq, record, sha256 FROM log ORDER BY seq")
-
     def settle_at(self, number: int, *, at: float) -> None:
         """Throw away what belongs to publications after `number`: they were never committed."""
         with self.transaction():
-            lost = self._db.execute("SELECT max(number) FROM retired WHERE number>?", (number,))
-            logged = self._db.execute("SELECT max(number) FROM log").fetchone()[0] or 0
-            if lost.fetchone()[0] is None and logged <= number:
-                return
+            newest = self._db.execute("SELECT number FROM log ORDER BY seq DESC LIMIT 1").fetchone()
+            if newest is None or newest[0] <= number:
+                return  # Rows and record of a publication are written together.
             self._db.execute("DELETE FROM retired WHERE number>?", (number,))
-            # The log is append-only: what it said too early, it takes back. The record carries the
-            # committed number, so that it is written once.
-            self._db.execute("UPDATE log SET number=? WHERE number>?", (number, number))
+            # The log is append-only: what it said too early, it takes back.
             self.append(number, {"event": "lost", "after": number, "at": at})

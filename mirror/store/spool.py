@@ -1,11 +1,13 @@
 """The spool: batches from `sync` to `sign`, each a folder written as `N.tmp` and renamed to `N`.
 
-`sync` writes and deletes; `sign` reads, as from a stranger: regular files only, no link followed, sizes
-limited, bytes read once. Nothing here is ever synced to disk: what a crash loses is fetched again.
+`sync` writes and deletes; `sign` reads, as from a stranger: regular files only, no link followed,
+sizes limited, bytes read once. Nothing here is ever synced to disk: what a crash loses is fetched
+again, and what it tears is refused whole, by its digests.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import stat
@@ -78,12 +80,15 @@ class BatchReader:
         """Return the bytes of one look.
 
         Raises:
-            MalformedMessageError: the file ends before them.
+            MalformedMessageError: the bytes are not those that `sync` wrote: a crash tore them.
         """
-        self._data.seek(look.offset)
-        data = self._data.read(look.length)
-        if len(data) != look.length:
-            raise MalformedMessageError("batch data", f"{look.length} bytes", f"{len(data)}")
+        try:
+            self._data.seek(look.offset)
+            data = self._data.read(look.length)
+        except (OSError, ValueError, OverflowError, MemoryError) as error:
+            raise MalformedMessageError("batch data", "readable bytes", str(error)) from error
+        if hashlib.sha256(data).hexdigest() != look.sha256:
+            raise MalformedMessageError(f"batch data of {look.name}", look.sha256, "other bytes")
         return data
 
     def open_crate(self, file: str) -> BinaryIO:
@@ -96,12 +101,13 @@ def open_batch(spool: Path, number: int) -> Iterator[BatchReader]:
     """Open a batch for one reading.
 
     Raises:
-        MalformedMessageError: it is not a batch.
-        OSError: it is not there.
+        MalformedMessageError: it is not a batch, or not there.
     """
-    folder_fd = os.open(
-        spool / str(number), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    )
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        folder_fd = os.open(spool / str(number), flags)
+    except OSError as error:
+        raise MalformedMessageError("batch", f"a folder {number}", str(error)) from error
     try:
         with _open_regular("batch.json", folder_fd) as file:
             text = file.read(BATCH_JSON_MAX_BYTES + 1)

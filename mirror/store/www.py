@@ -90,10 +90,10 @@ class Www:
             return None
 
     def read_target(self, path: str, sha256: str) -> bytes | None:
-        """Return a target's bytes, or None where they are not the ones that were signed."""
+        """Return a target's bytes, or None where they are gone or not the ones that were signed."""
         try:
             data = (self._root / target_file(path, sha256)).read_bytes()
-        except OSError:
+        except FileNotFoundError:
             return None
         return data if hashlib.sha256(data).hexdigest() == sha256 else None
 

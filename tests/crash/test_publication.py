@@ -5,6 +5,7 @@ one of the known states and no other, offer the same batches again as `sync` wou
 """
 
 import shutil
+import sqlite3
 import subprocess
 
 import pytest
@@ -134,6 +135,7 @@ def test_a_full_disk_loses_nothing_and_the_same_batch_goes_through_later(base, t
             finally:
                 self._stop_at = kept
 
+    struck = 0
     for stop_at in range(2, 45):
         folder = copy_of(base, tmp_path)
         bench = Workbench(folder, disk=FullDisk(folder, stop_at=stop_at))
@@ -144,6 +146,7 @@ def test_a_full_disk_loses_nothing_and_the_same_batch_goes_through_later(base, t
             bench.signer.settle([number], now=bench.now)
             bench.signer.swap_links()
         except OSError:
+            struck += 1
             bench.now += 1
             bench.signer.settle([number], now=bench.now)
             bench.signer.swap_links()
@@ -151,3 +154,23 @@ def test_a_full_disk_loses_nothing_and_the_same_batch_goes_through_later(base, t
         assert bench.www("index/fr/es/fresh").exists()
         assert bench.www("crates/demo/demo-1.1.0.crate").exists()
         bench.parts.ledger.close()
+    assert struck > 20  # the rest comes after the last change of that path
+
+
+def test_a_ledger_that_cannot_be_written_stops_the_publication_only(base, tmp_path):
+    """SQLite fails in its own way: the same batch goes through once it can write again."""
+    bench = Workbench(copy_of(base, tmp_path))
+    bench.now += 100
+    bench.open()
+    number = bench.offer(NEW, CRATES)
+    bench.parts.ledger._db.execute("PRAGMA query_only=1")
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        bench.signer.settle([number], now=bench.now)
+    bench.parts.ledger._db.execute("PRAGMA query_only=0")
+    assert bench.findings() == []
+    bench.now += 1
+    bench.signer.settle([number], now=bench.now)
+    bench.signer.swap_links()
+    assert bench.findings() == []
+    assert bench.www("index/fr/es/fresh").exists()
+    bench.parts.ledger.close()

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from mirror.sign.check import Checker
-from mirror.store.ledger import Ledger
+from mirror.store.ledger import LedgerReader
 from tests.fakes.upstream import FakeUpstream
 from tests.support.crates import crate_bytes, index_file
 from tests.support.processes import Up, is_alive, wait_until
@@ -104,7 +104,7 @@ def _nothing_is_lost(up, answered, upstream, where):
             assert answer.status_code == 200, (where, path, answer.text)
             assert answer.content == upstream.read(path), (where, path)
     wait_until((up.data / "run/sign.sock").exists)
-    with closing(Ledger(up.data / "ledger.sqlite3")) as ledger:
+    with closing(LedgerReader(up.data / "ledger.sqlite3")) as ledger:
         # A publication under way is no finding: what is still there at a second look is one.
         for _ in range(20):
             findings = list(Checker(up.data / "www", ledger, now=time.time()).findings())

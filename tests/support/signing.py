@@ -10,7 +10,7 @@ from mirror.sign.check import Checker
 from mirror.sign.opening import init_repository, open_parts
 from mirror.sign.recover import end_well, recover
 from mirror.sign.signer import Signer
-from mirror.store.ledger import Ledger
+from mirror.store.ledger import LedgerReader
 from mirror.store.spool import BatchWriter, drop_batch
 
 START = 1_800_000_000.0
@@ -78,7 +78,7 @@ class Workbench:
 
     def findings(self):
         """Everything on disk, from the root down: the invariants."""
-        ledger = Ledger(self.config.ledger)
+        ledger = LedgerReader(self.config.ledger)
         try:
             return list(Checker(self.config.www, ledger, now=self.now).findings())
         finally:

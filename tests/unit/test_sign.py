@@ -153,7 +153,7 @@ def test_a_batch_that_is_none_is_refused_whole(bench):
     number = bench.offer({"demo": index_file("demo", "1.0.0")})
     (bench.config.spool / str(number) / "batch.json").write_text("{")
     (settled,) = bench.signer.settle([number], now=bench.now)
-    assert settled.refused
+    assert settled.refused_whole
     assert not published(bench, "demo")
 
 
@@ -166,7 +166,7 @@ def test_a_link_or_a_pipe_in_the_spool_is_not_opened(bench, tmp_path, file):
         path.unlink()
         make(path)
         (settled,) = bench.signer.settle([number], now=bench.now)
-        assert settled.refused
+        assert settled.refused_whole
     assert not published(bench, "demo")
 
 
@@ -319,3 +319,104 @@ def test_check_finds_what_is_changed_missing_or_extra(bench, damage):
     assert bench.findings() == []
     damage(bench.config.www)
     assert bench.findings()
+
+
+# What a review found
+
+
+def torn(bench, number):
+    data = bench.config.spool / str(number) / "data"
+    data.write_bytes(bytes(len(data.read_bytes())))  # the usual result of a power cut
+
+
+def test_a_torn_batch_says_nothing_about_a_crate(bench):
+    good = bench.offer({"other": index_file("other", "1.0.0")})
+    bad = bench.offer({"demo": index_file("demo", "1.0.0")})
+    torn(bench, bad)
+    first, second = bench.signer.settle([good, bad], now=bench.now)
+    assert not first.refused_whole
+    assert second.refused_whole
+    assert published(bench, "other")
+    assert bench.parts.ledger.quarantined() == []
+    assert bench.parts.publisher.lookup(note_path(CrateName("demo"))) is None
+
+
+def test_a_short_crate_file_is_a_torn_batch_and_no_finding(bench):
+    bench.settle({"demo": index_file("demo", "1.0.0")})
+    number = bench.offer(crates={("demo", "1.0.0"): crate_bytes("demo", "1.0.0")})
+    file = bench.config.spool / str(number) / "0.crate"
+    file.write_bytes(file.read_bytes()[:-10])
+    (settled,) = bench.signer.settle([number], now=bench.now)
+    assert settled.refused_whole
+    assert bench.parts.ledger.quarantined() == []
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-1", "1e300", '"x"'])
+def test_a_time_that_is_none_refuses_the_batch(bench, value):
+    number = bench.offer({"demo": index_file("demo", "1.0.0")})
+    path = bench.config.spool / str(number) / "batch.json"
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps(fields | {"confirmed": 424242}).replace("424242", value))
+    (settled,) = bench.signer.settle([number], now=bench.now)
+    assert settled.refused_whole
+
+
+def test_what_sync_says_of_the_future_is_cut_to_now(bench):
+    bench.now, real = bench.now + 1_000_000, bench.now
+    number = bench.offer({"demo": index_file("demo", "1.0.0")})
+    bench.now = real
+    bench.signer.settle([number], now=bench.now)
+    state = bench.parts.publisher.extra[EXTRA]
+    assert state["upstream_confirmed"] == state["signed_at"]
+
+
+def test_a_version_hidden_by_an_escape_is_refused(bench):
+    line = index_line("demo", "1.0.0").replace(b'"1.0.0"', b'"1.0.\\u0030"')
+    assert bench.settle({"demo": line})
+
+
+def test_who_asks_for_what_no_line_names_leaves_no_finding(bench):
+    bench.settle({"demo": index_file("demo", "1.0.0")})
+    assert bench.settle(crates={("demo", "9.9.9"): crate_bytes("demo", "9.9.9")})
+    assert bench.parts.ledger.quarantined() == []
+
+
+def test_bytes_that_return_in_a_publication_that_failed_keep_their_grace(bench):
+    one, two = index_file("demo", "1.0.0"), index_file("demo", "1.0.0", "1.1.0")
+    yanked = two.replace(b'"yanked":false', b'"yanked":true')
+    for data in (one, two, yanked):
+        bench.settle({"demo": data})
+    bench.parts.disk.sync, real = failing, bench.parts.disk.sync
+    with pytest.raises(OSError, match="full"):
+        bench.signer.settle([bench.offer({"demo": two})], now=bench.now)
+    bench.parts.disk.sync = real
+    assert bench.findings() == []
+
+
+def failing():
+    raise OSError(28, "full")
+
+
+def test_one_missing_target_does_not_keep_the_signer_from_starting(bench):
+    bench.settle({"demo": index_file("demo", "1.0.0"), "other": index_file("other", "1.0.0")})
+    target = published(bench, "demo")
+    bench.www(f"tuf/targets/index/de/mo/{target.sha256}.demo").unlink()
+    bench.www("index/de/mo/demo").unlink()
+    bench.www("index/ot/he/other").unlink()
+    bench.parts.ledger.close()
+    bench.open()  # after an end that was none
+    assert bench.www("index/ot/he/other").exists()
+    assert {finding.problem for finding in bench.findings()} == {"missing"}
+
+
+def test_a_lost_ledger_is_filled_from_what_is_there(bench):
+    bench.settle(
+        {"demo": index_file("demo", "1.0.0")},
+        {("demo", "1.0.0"): crate_bytes("demo", "1.0.0")},
+    )
+    bench.close()
+    for file in bench.config.data.glob("ledger.sqlite3*"):
+        file.unlink()
+    bench.open()
+    assert bench.parts.ledger.crate_count() == 1
+    assert bench.findings() == []
