@@ -97,7 +97,7 @@ def _parse_mode(text: str) -> str:
 
 
 def _parse_upstream(text: str) -> str:
-    if not re.fullmatch(r"sparse\+https?://[^/\s][^\s?#]*", text):
+    if not re.fullmatch(r"sparse\+https?://[^/\s@]+(/[^\s?#]*)?", text):
         raise ValueError(text)
     return text if text.endswith("/") else text + "/"
 
@@ -121,7 +121,11 @@ TEXT = Kind("one line of text", _parse_text, "TEXT")
 FOLDER = Kind("a folder", lambda text: Path(_parse_text(text)), "DIR")
 SOURCE = Kind("a file or URL of crate names, one a line", _parse_text, "SOURCE")
 MODE = Kind("cache or index", _parse_mode, "cache|index")
-UPSTREAM = Kind("a sparse index such as sparse+https://index.crates.io/", _parse_upstream, "URL")
+UPSTREAM = Kind(
+    "a sparse index such as sparse+https://index.crates.io/, without a login in it",
+    _parse_upstream,
+    "URL",
+)
 PUBLIC_URL = Kind("an http or https URL", _parse_public_url, "URL")
 
 

@@ -6,15 +6,13 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Callable
 
 from mirror.errors import BusyError, MachineError, UsageError
+from mirror.waiting import WAIT_SECONDS, Pause, try_for
 
 LOG = logging.getLogger("crateseal")
 
 BACKLOG = 2048
-WAIT_SECONDS = 10.0
-"""A predecessor may be on its way out."""
 _STEP_SECONDS = 0.2
 
 
@@ -23,32 +21,34 @@ def listen(
     port: int,
     *,
     wait_seconds: float = WAIT_SECONDS,
-    pause: Callable[[float], object] = time.sleep,
+    pause: Pause = time.sleep,
 ) -> socket.socket:
     """Bind and listen; wait for an address that somebody else still holds.
-
-    `pause` sleeps for so many seconds; a true answer from it ends the wait early.
 
     Raises:
         BusyError: the address is still in use after `wait_seconds`.
         UsageError: it is no address of this machine.
         MachineError: this user may not listen there.
     """
-    waited = 0.0
-    while True:
-        try:
-            return _listen(host, port)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise _refusal(host, port, error) from error
-        if waited >= wait_seconds or pause(_STEP_SECONDS):
-            raise BusyError(
-                f"{_show(host, port)}: another program listens there;"
-                " stop it, or choose another --port"
-            )
-        if not waited:
-            LOG.info("%s is in use; waiting up to %.0f s", _show(host, port), wait_seconds)
-        waited += _STEP_SECONDS
+    sock = _free(host, port)
+    if sock is None:
+        LOG.info("%s is in use; waiting up to %.0f s", _show(host, port), wait_seconds)
+        sock = try_for(lambda: _free(host, port), wait_seconds, _STEP_SECONDS, pause)
+    if sock is None:
+        raise BusyError(
+            f"{_show(host, port)}: another program listens there; stop it, or choose another --port"
+        )
+    return sock
+
+
+def _free(host: str, port: int) -> socket.socket | None:
+    """Return the listening socket, or None: somebody else has the address."""
+    try:
+        return _listen(host, port)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise _refusal(host, port, error) from error
+        return None
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -25,7 +25,7 @@ LOG = logging.getLogger("crateseal")
 SIGNER_END_SECONDS = 30.0
 
 
-def exit_code_of(report: SyncReport) -> int:
+def exit_code_of_look(report: SyncReport) -> int:
     """Return 3 if upstream was not reached, 1 if something is missing or was refused, else 0."""
     if report.unreachable:
         return 3

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mirror.config import ENV_PREFIX, FLAG, Config, Kind
+from mirror.core.layout import STATE_FIELD
 from mirror.errors import UsageError
 
 DEFAULT_FILE = "mirror.toml"
@@ -173,7 +174,7 @@ def _signed_settings(data: Path) -> dict[str, tuple[str, str]]:
     """Mode and upstream of a live mirror, as its last timestamp says; empty where there is none."""
     path = data / "www" / "tuf" / "metadata" / "timestamp.json"
     try:
-        state = json.loads(path.read_bytes())["signed"]["x-crateseal"]
+        state = json.loads(path.read_bytes())["signed"][STATE_FIELD]
         return {name: (str(state[name]), str(path)) for name in ("mode", "upstream")}
     except (OSError, ValueError, LookupError, TypeError):
         return {}  # A broken timestamp is for `check` and the signer to name.

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from rich.text import Text
 
 from mirror.config import Config
 from mirror.core.layout import STATUS_JSON
-from mirror.core.times import parse_rfc3339, rfc3339
+from mirror.core.status import merge
+from mirror.core.times import parse_rfc3339
 from mirror.errors import NoPublicationError, PublicationError, UsageError
 from mirror.store.publication import Publications, root_fingerprint
 from mirror.terminal import Terminal
@@ -74,28 +74,10 @@ def gather(config: Config, *, now: float) -> dict[str, Any]:
             f"{config.data}: no mirror here ({error}); `crateseal up` makes one,"
             " --data names another folder"
         ) from error
-    beat = _heartbeat(config)
-    signed = publication.state
-    expires = {role: _text(at) for role, at in publication.expires.items()}
-    fields: dict[str, Any] = {
-        "format": 1,
-        "timestamp": publication.timestamp_version,
-        **{key: signed.get(key) for key in _SIGNED},
-        "public_url": beat.get("public_url"),
-        "trial": publication.trial,
-        "root_sha256": root_sha256,
-        "root_version": publication.root_version,
-        "held": {**_map(signed.get("held")), **_map(beat.get("held"))},
-        "expires": {**_map(beat.get("expires")), **expires},
-        "signer": {"at": beat.get("at"), "running": _is_recent(beat, now)},
-        "quarantined": beat.get("quarantined", []),
-        "denied": beat.get("denied", []),
-        "trouble": beat.get("trouble"),
-    }
-    return fields | {"findings": _findings(fields, now)}
-
-
-_SIGNED = ("signed_at", "mode", "upstream", "complete_as_of", "upstream_confirmed")
+    fields = merge(publication, root_sha256, _heartbeat(config))
+    at = fields.pop("at")
+    signer = {"at": at, "running": _is_recent(at, now)}
+    return fields | {"signer": signer, "findings": _findings(fields, now)}
 
 
 def lines(fields: Mapping[str, Any], *, now: float) -> list[_Line]:
@@ -164,15 +146,17 @@ def _findings(fields: Mapping[str, Any], now: float) -> list[str]:
 def _heartbeat(config: Config) -> Mapping[str, Any]:
     path = config.www / STATUS_JSON
     try:
-        return _map(json.loads(path.read_bytes()))
+        fields = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise PublicationError(str(path), "JSON from the signer", str(error)) from error
+    if not isinstance(fields, dict):
+        raise PublicationError(str(path), "a JSON object", type(fields).__name__)
+    return fields
 
 
-def _is_recent(beat: Mapping[str, Any], now: float) -> bool:
-    at = beat.get("at")
+def _is_recent(at: object, now: float) -> bool:
     return isinstance(at, str) and abs(now - parse_rfc3339(at)) < HEARTBEAT_LATE_SECONDS
 
 
@@ -183,14 +167,6 @@ def _print(shown: Iterable[_Line], out: TextIO) -> None:
             line.text, style=line.style or "not bold"
         )
         console.print(text, soft_wrap=True)
-
-
-def _text(at: datetime) -> str:
-    return rfc3339(at.astimezone(UTC).timestamp())
-
-
-def _map(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _count(held: Mapping[str, Any], kind: str) -> str:

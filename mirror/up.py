@@ -24,7 +24,7 @@ from mirror.children import (
     mirror_program,
 )
 from mirror.config import Config
-from mirror.core.layout import METADATA_DIR
+from mirror.core.layout import METADATA_DIR, STATE_FIELD
 from mirror.folder import require_writable
 from mirror.options import LISTEN_FD_VARIABLE
 
@@ -127,7 +127,7 @@ class _Greeting:
 def first_steps(config: Config) -> str:
     """Return what a person does with a new mirror: use it, check it, look at it."""
     root = (config.www / METADATA_DIR / "1.root.json").read_bytes()
-    trial = json.loads(root)["signed"].get("x-crateseal", {}).get("trial", False)
+    trial = json.loads(root)["signed"].get(STATE_FIELD, {}).get("trial", False)
     kind = "a trial: every key lies in this one folder" if trial else "made in a ceremony"
     return f"""
 Your mirror is ready: {config.url}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,13 +146,18 @@ def serve(config: Config, clock: Clock, stop: Stop, *, listener_fd: int | None) 
 
 def check(config: Config, *, now: float, as_json: bool, say: Say) -> int:
     """Look at everything on disk; say each finding; return 1 where there is one."""
-    from mirror.sign.check import Checker  # noqa: PLC0415
+    from mirror.sign.check import Checker, Finding, steady_findings  # noqa: PLC0415
     from mirror.store.ledger import LedgerReader  # noqa: PLC0415
 
     require_root(config)
     count = 0
     with closing(LedgerReader(config.ledger)) as ledger:
-        for finding in Checker(config.www, ledger, now=now).findings():
+
+        def look() -> Iterable[Finding]:
+            return Checker(config.www, ledger, now=now).findings()
+
+        at_work = locks.is_held(config.run / SIGN_LOCK)
+        for finding in steady_findings(look, time.sleep) if at_work else look():
             count += 1
             say(_finding(config.www, finding.path, finding.problem, as_json=as_json))
     if not as_json:

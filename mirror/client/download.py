@@ -30,7 +30,14 @@ from tuf.ngclient import Updater, UpdaterConfig
 from mirror.client.fetcher import MirrorFetcher, one_line
 from mirror.client.trust import TrustedRoot
 from mirror.core.index import IndexEntry
-from mirror.core.layout import METADATA_DIR, crate_file, note_path, target_file, target_path
+from mirror.core.layout import (
+    METADATA_DIR,
+    STATE_FIELD,
+    crate_file,
+    note_path,
+    target_file,
+    target_path,
+)
 from mirror.core.names import CrateName
 from mirror.errors import NotHeldError, ProofError, UnreachableError, UsageError
 
@@ -98,7 +105,7 @@ class Repository:
     @property
     def is_trial(self) -> bool:
         """Whether the root says that it was made for a first try."""
-        return bool(self._signed("root").get("x-crateseal", {}).get("trial"))
+        return bool(self._signed("root").get(STATE_FIELD, {}).get("trial"))
 
     @property
     def timestamp_version(self) -> int:
@@ -166,15 +173,7 @@ class Repository:
                 _LOOK_THERE,
             )
         data = self._fetcher.read(target_file(info.path, sha256), info.length)
-        got = hashlib.sha256(data).hexdigest()
-        if got != sha256 or len(data) != info.length:
-            raise ProofError(
-                subject,
-                self._fetcher.asked,
-                f"the signed sha256 {sha256}, {info.length} bytes",
-                f"{got}, {len(data)} bytes",
-                _LOOK_THERE,
-            )
+        info.verify_length_and_hashes(data)
         return data
 
     def _check_roles_name_themselves(self, subject: str) -> None:

@@ -6,26 +6,33 @@ leads to another address, and what cannot be fetched is a `DownloadError`, as py
 
 from __future__ import annotations
 
-import ipaddress
+import json
 import os
 import ssl
 import stat
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-from tuf.api.exceptions import DownloadError, DownloadHTTPError, SlowRetrievalError
+from tuf.api.exceptions import (
+    DownloadError,
+    DownloadHTTPError,
+    DownloadLengthMismatchError,
+    SlowRetrievalError,
+)
 from tuf.ngclient import FetcherInterface
 
+from mirror.core.addresses import is_loopback
 from mirror.errors import UsageError
 
 _CHUNK_BYTES = 65_536
 _REASON_MAX_BYTES = 400
+_SAID_MAX_BYTES = 8_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,7 @@ class HttpFetcher(MirrorFetcher):
         self._client = httpx.Client(
             timeout=httpx.Timeout(limits.stall_seconds, connect=limits.connect_seconds),
             follow_redirects=False,
-            trust_env=not is_loopback(self.base),
+            trust_env=not is_loopback(urlsplit(self.base).hostname or ""),
             verify=_certificates(),
             # Compressed answers would put the limits in bytes into the sender's hand.
             headers={"User-Agent": "crateseal", "Accept-Encoding": "identity"},
@@ -94,10 +101,25 @@ class HttpFetcher(MirrorFetcher):
         """Close the connections."""
         self._client.close()
 
-    def post(self, path: str, body: Any) -> None:
-        """Send a hint; what becomes of it is not our concern."""
-        with suppress(httpx.HTTPError):
-            self._client.post(self.base + path, json=body)
+    def post(self, path: str, body: Any) -> Any:
+        """Ask for something; return the answer's JSON, or None: it is no 200, or cannot be read.
+
+        Asked once; whoever asks has to do without an answer.
+        """
+        url = self.base + path
+        deadline = self._clock() + self._limits.total_seconds
+        try:
+            request = self._client.build_request("POST", url, json=body)
+            response = self._client.send(request, stream=True)
+            with closing(self._chunks(url, response, deadline)) as chunks:
+                said = _joined(chunks, _SAID_MAX_BYTES)
+            return json.loads(said) if response.status_code == 200 else None
+        except (httpx.HTTPError, DownloadError, ValueError, RecursionError):
+            return None
+
+    def pause(self, seconds: float) -> None:
+        """Leave the mirror alone for so long."""
+        self._sleep(seconds)
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         self.asked = url
@@ -124,7 +146,9 @@ class HttpFetcher(MirrorFetcher):
             self._sleep(pause)
         return response
 
-    def _chunks(self, url: str, response: httpx.Response, deadline: float) -> Iterator[bytes]:
+    def _chunks(
+        self, url: str, response: httpx.Response, deadline: float
+    ) -> Generator[bytes, None, None]:
         try:
             for chunk in response.iter_raw(_CHUNK_BYTES):
                 if self._clock() > deadline:
@@ -183,20 +207,18 @@ def checked_url(text: str) -> str:
     return text.rstrip("/") + "/"
 
 
-def is_loopback(url: str) -> bool:
-    """Whether a URL leads to this machine only."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def one_line(text: str) -> str:
     """Return text from outside so that it can be shown: one line, nothing a terminal obeys."""
     return "".join(char if char.isprintable() else " " for char in " ".join(text.split()))
+
+
+def _joined(chunks: Iterable[bytes], max_bytes: int) -> bytes:
+    data = bytearray()
+    for chunk in chunks:
+        data += chunk
+        if len(data) > max_bytes:
+            raise DownloadLengthMismatchError(f"more than {max_bytes} bytes")
+    return bytes(data)
 
 
 def _certificates() -> ssl.SSLContext:

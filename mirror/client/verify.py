@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from mirror.client.trust import (
     root_from_file,
     root_of_own_folder,
 )
+from mirror.client.want import bring
 from mirror.core.index import IndexEntry, find_entry
 from mirror.core.layout import STATUS_JSON, target_path
 from mirror.core.names import CrateName
@@ -42,8 +44,6 @@ from mirror.errors import (
     UnreachableError,
     UsageError,
 )
-
-WANT_MAX_NAMES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def verify_lock(
     results = []
     with tempfile.TemporaryDirectory(prefix="crateseal-") as folder:
         try:
-            repository = _look(lock, places, root, Path(folder))
+            repository, pending = _look(lock, places, root, Path(folder))
         except (ProofError, UnreachableError) as error:
             if not lock.crates:
                 raise
@@ -124,14 +124,21 @@ def verify_lock(
             is_trial=repository.is_trial,
         )
         for package in lock.crates:
-            results.append(_result(package, repository, places))
+            results.append(_result(package, repository, places, pending))
             on_result(results[-1])
     return Report(lock, against, tuple(results))
 
 
-def _result(package: LockedCrate, repository: Repository, places: Places) -> Result:
+def _result(
+    package: LockedCrate, repository: Repository, places: Places, pending: AbstractSet[CrateName]
+) -> Result:
     try:
         prove(package, repository, places.crates)
+    except NotHeldError as error:
+        if package.crate.canonical_name in pending:
+            reason = "the mirror is still fetching its index file; verify again in a while"
+            return Result(package, UnreachableError(f"{error.where}: {reason}"))
+        return Result(package, error)
     except (ProofError, UnreachableError) as error:
         return Result(package, error)
     return Result(package)
@@ -193,17 +200,23 @@ def _entry(package: LockedCrate, file: bytes, where: str) -> IndexEntry:
     return entry
 
 
-def _look(lock: Lock, places: Places, root: TrustedRoot, folder: Path) -> Repository:
-    """Verify the metadata; where index files are lacking, ask the mirror for them, look again."""
+def _look(
+    lock: Lock, places: Places, root: TrustedRoot, folder: Path
+) -> tuple[Repository, AbstractSet[CrateName]]:
+    """Verify the metadata; where index files are lacking, ask the mirror for them, look again.
+
+    Return also the names that it is still fetching.
+    """
     repository = Repository.open(places.signed, root, folder / "first")
     if places.server is None:
-        return repository
+        return repository, frozenset()
     names = sorted({package.crate.canonical_name for package in lock.crates})
     missing = [name for name in names if not _is_held(repository, name)]
     if not missing:
-        return repository
-    places.server.post("api/v1/want", {"names": missing[:WANT_MAX_NAMES]})
-    return Repository.open(places.signed, root, folder / "second")
+        return repository, frozenset()
+    pending = bring(places.server, missing)
+    repository = Repository.open(places.signed, root, folder / "second")
+    return repository, {name for name in pending if not _is_held(repository, name)}
 
 
 def _is_held(repository: Repository, name: CrateName) -> bool:

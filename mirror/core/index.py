@@ -115,7 +115,7 @@ def find_entry(file: bytes, name: CrateName, version: str) -> IndexEntry | None:
 def _parse_line(subject: str, name: CrateName, line: bytes) -> IndexEntry:
     try:
         fields = _parse_object(line)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:  # orjson's deep nesting: TypeError
         excerpt = line[:80].decode(errors="replace")
         raise MalformedIndexError(subject, "one JSON object", f"{error} in {excerpt!r}") from error
     cksum, yanked = fields.get("cksum"), fields.get("yanked", False)
@@ -129,12 +129,17 @@ def _parse_line(subject: str, name: CrateName, line: bytes) -> IndexEntry:
         # `find_entry` looks for the text: an escaped spelling must not hide a line from it.
         raise MalformedIndexError(subject, "a version in plain letters", repr(fields.get("vers")))
     try:
-        crate = CrateId(str(fields.get("name")), str(fields.get("vers")))
+        crate = CrateId(_string(fields, "name"), _string(fields, "vers"))
     except (InvalidNameError, InvalidVersionError) as error:
         raise MalformedIndexError(subject, "a crate name and a version", error.got) from error
     if crate.canonical_name != name:
         raise MalformedIndexError(subject, f"name {name}", repr(crate.name))
     return IndexEntry(crate, cksum, bool(yanked), line)
+
+
+def _string(fields: dict[str, Any], key: str) -> str:
+    value = fields.get(key)
+    return value if isinstance(value, str) else ""
 
 
 def _parse_object(line: bytes) -> dict[str, Any]:

@@ -5,6 +5,7 @@ All paths are relative, with `/`, and built from checked names only, so none can
 
 from __future__ import annotations
 
+import json
 import re
 
 from mirror.core.names import CrateId, CrateName, index_path, parse_name
@@ -17,6 +18,8 @@ TARGETS_DIR = "tuf/targets"
 CRATES_DIR = "crates"
 CONFIG_JSON = "index/config.json"
 STATUS_JSON = "status.json"
+STATE_FIELD = "x-crateseal"
+"""What is ours in signed metadata: the mirror's state in the timestamp, `trial` in the root."""
 
 # One pattern per depth: TUF's `*` does not cross a `/` (TUF specification 4.5, PATHPATTERN).
 TARGET_PATTERNS = ("index/*/*", "index/*/*/*", "withheld/*/*", "withheld/*/*/*")
@@ -57,6 +60,12 @@ def target_file(path: str, sha256: str) -> str:
 def crate_file(crate: CrateId) -> str:
     """`crates/serde/serde-1.0.200.crate`: URL path and file of a crate."""
     return f"{CRATES_DIR}/{crate.name}/{crate.name}-{crate.version}.crate"
+
+
+def config_json(public_url: str) -> bytes:
+    """`index/config.json` of a mirror at this URL: where cargo finds crates (`crate_file`)."""
+    template = f"{public_url}/{CRATES_DIR}/{{crate}}/{{crate}}-{{version}}.crate"
+    return json.dumps({"dl": template}).encode() + b"\n"
 
 
 def parse_crate_path(path: str) -> CrateId:

@@ -7,10 +7,10 @@ may be older than a restored publication. Who merely *saw* a held file, or sweep
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mirror.core.batch import Sweep
 from mirror.core.names import CrateName
 
 UNREACHABLE_RETRY_SECONDS = 60.0
@@ -75,7 +75,7 @@ def plan_lacking(
     if not followed:
         return Outside()
     if cursor is not None and cursor.looked_at >= trusted_since:
-        left = cursor.looked_at + max_age - now
+        left = seconds_left(cursor.looked_at, max_age, now=now)
         if left > 0 and cursor.known is not Known.UNKNOWN:
             return Fresh(left)
     return Fetch(conditional=False)
@@ -85,9 +85,8 @@ def plan_seen(cursor: Cursor | None, *, followed: bool, now: float, max_age: flo
     """Decide about a held index file that somebody asked for."""
     if not followed:
         return Outside()
-    if cursor is None or cursor.looked_at + max_age <= now:
-        return plan_look(cursor)
-    return Fresh(cursor.looked_at + max_age - now)
+    left = 0.0 if cursor is None else seconds_left(cursor.looked_at, max_age, now=now)
+    return Fresh(left) if left > 0 else plan_look(cursor)
 
 
 def plan_look(cursor: Cursor | None) -> Fetch:
@@ -108,9 +107,23 @@ def is_worth_reporting_gone(cursor: Cursor | None) -> bool:
     return cursor is None or cursor.known is not Known.ABSENT
 
 
-def is_complete(sweep: Sweep) -> bool:
-    """Whether upstream answered for every name of a whole names source."""
-    return sweep.whole_source and sweep.missing == 0
+def seconds_left(since: float, seconds: float, *, now: float) -> float:
+    """Return for how long something still holds that holds so many seconds from `since`.
+
+    From a time that is yet to come nothing holds: the clock was set back, and it might never end.
+    """
+    return max(0.0, since + seconds - now) if since <= now else 0.0
+
+
+def missing(names: Iterable[CrateName], looked_at: Iterable[CrateName]) -> Iterator[CrateName]:
+    """Yield the names that were not looked at; both come in order, the second may hold others."""
+    looked = iter(looked_at)
+    at = next(looked, None)
+    for name in names:
+        while at is not None and at < name:
+            at = next(looked, None)
+        if at != name:
+            yield name
 
 
 def next_sweep(began: float, *, ended: float, every: float, unreachable: bool) -> float:

@@ -78,13 +78,14 @@ class Api:
         canonical = _parsed(name)
         publication = self._site.current()
         note = self._site.note(publication, canonical)
-        # The largest index files take milliseconds to parse: not on the loop.
-        file = await asyncio.to_thread(self._site.parsed_index_file, publication, canonical)
-        if file is None:
+        published = self._site.published_file(publication, canonical)
+        if published is None:
             if note is not None:
                 return error(403, note)
             later = "; a request for its index file fetches it" if may_come(publication) else ""
             return error(404, f"crate {canonical} is not published here{later}")
+        # The largest index files take milliseconds to parse: not on the loop. Look-ups stay here.
+        file = await asyncio.to_thread(self._site.parsed, published, canonical)
         fields = {
             "name": file.entries[-1].crate.name,
             "timestamp": publication.timestamp_version,

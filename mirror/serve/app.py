@@ -10,6 +10,7 @@ import contextlib
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -65,10 +66,12 @@ class App:
         self._wants.close()
 
 
-def build_app(config: Config, clock: Callable[[], float]) -> App:
-    """Put the parts together."""
+def build_app(
+    config: Config, clock: Callable[[], float], monotonic: Callable[[], float] = time.monotonic
+) -> App:
+    """Put the parts together. `clock` is for what is signed, `monotonic` for how long ago."""
     site = Site(config.www, Publications(config.www), Files(config.www))
-    wants = Wants(config.run / SYNC_SOCKET, config.max_hold, clock)
+    wants = Wants(config.run / SYNC_SOCKET, config.max_hold, monotonic)
     web = FastAPI(
         docs_url=None,
         redoc_url=None,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +48,38 @@ class Stored:
     body: Message | None
     """None: too big to be kept; it is streamed."""
     length: int
+
+
+class Opened:
+    """A descriptor that several threads may read; it closes once nobody does any more.
+
+    Who stops waiting for a read (a request that was cancelled) does not stop the thread that is at
+    it: closed under its hands, the number could be another file's by then.
+    """
+
+    def __init__(self, fd: int, pread: Callable[[int, int, int], bytes] = os.pread) -> None:
+        self._fd = fd
+        self._pread = pread
+        self._users = 1  # who opened it, and each read that goes on
+        self._lock = threading.Lock()
+
+    def read(self, length: int, offset: int) -> bytes:
+        """Return up to `length` bytes from `offset` on; none at the end, or when it is closed."""
+        with self._lock:
+            if self._users == 0:
+                return b""
+            self._users += 1
+        try:
+            return self._pread(self._fd, length, offset)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of it: once by who opened it."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                os.close(self._fd)
 
 
 class Files:

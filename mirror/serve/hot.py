@@ -7,13 +7,18 @@ metadata names, or with the patterns of mirror/core/layout.py. What fits neither
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import os
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
 
-from mirror.core.layout import CONFIG_JSON, parse_crate_path, parse_index_path, target_path
+from mirror.core.layout import (
+    CONFIG_JSON,
+    config_json,
+    crate_file,
+    parse_crate_path,
+    parse_index_path,
+    target_path,
+)
 from mirror.core.names import CrateId, CrateName
 from mirror.errors import PublicationError, RejectedError
 from mirror.serve.answers import (
@@ -29,7 +34,7 @@ from mirror.serve.answers import (
     text,
     try_later,
 )
-from mirror.serve.files import SMALL_MAX_BYTES, Stored
+from mirror.serve.files import SMALL_MAX_BYTES, Opened, Stored
 from mirror.serve.hints import did_you_mean
 from mirror.serve.site import Site, may_come
 from mirror.serve.want import Became, Outcome, Wants
@@ -167,7 +172,7 @@ class Hot:
         if line is None:
             return None
         if line.crate != crate:
-            return text(404, f"no such crate file; did you mean /{_url(line.crate)}?")
+            return text(404, f"no such crate file; did you mean /{crate_file(line.crate)}?")
         return self._site.crate(line)
 
     # TUF
@@ -201,18 +206,18 @@ class Hot:
             gone = try_later("this file has just gone away")
             await _send_both(send, gone.start, gone.body)
             return
+        file, sent = Opened(fd), 0
         try:
             await send(stored.found)
-            left = stored.length
-            while left:
+            while left := stored.length - sent:
                 # Not from memory perhaps: the others go on while the disk is read.
-                data = await asyncio.to_thread(os.read, fd, min(left, SMALL_MAX_BYTES))
+                data = await asyncio.to_thread(file.read, min(left, SMALL_MAX_BYTES), sent)
                 if not data:
                     break  # cut short under our hands; the server ends the connection
-                left -= len(data)
-                await send(body_of(data, more=left > 0))
+                sent += len(data)
+                await send(body_of(data, more=sent < stored.length))
         finally:
-            os.close(fd)
+            file.close()
 
 
 async def _send_both(send: Send, start: Message, body: Message) -> None:
@@ -254,13 +259,8 @@ def _crate_at(path: str) -> CrateId:
     return parse_crate_path(path.removeprefix("/crates/"))
 
 
-def _url(crate: CrateId) -> str:
-    return f"crates/{crate.name}/{crate.name}-{crate.version}.crate"
-
-
 def _config_json(public_url: str) -> Answer:
-    fields = {"dl": public_url + "/crates/{crate}/{crate}-{version}.crate"}
-    data = json.dumps(fields).encode() + b"\n"
+    data = config_json(public_url)
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(data)).encode()),

@@ -148,13 +148,18 @@ class Site:
             raise PublicationError(file, "the index file that was signed", str(error)) from error
         return Line(entry.crate, entry.cksum) if entry else None
 
-    def parsed_index_file(self, publication: Publication, name: CrateName) -> IndexFile | None:
-        """Return the whole published index file of a name, or None: it is not published."""
+    def published_file(self, publication: Publication, name: CrateName) -> str | None:
+        """Return where the published index file of a name lies, or None: it is not published."""
         path = target_path(name)
         info = publication.target(path)
-        if info is None:
-            return None
-        file = target_file(path, info.sha256)
+        return None if info is None else target_file(path, info.sha256)
+
+    def parsed(self, file: str, name: CrateName) -> IndexFile:
+        """Read and parse a published index file; any thread may: it looks nothing up.
+
+        Raises:
+            PublicationError: it is missing, or no index file of that name.
+        """
         try:
             return parse_index_file(name, self._read(file), IndexLimits())
         except RejectedError as error:

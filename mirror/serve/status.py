@@ -1,26 +1,20 @@
-"""How this mirror is: what the publication says, signed, and what the signer's heartbeat adds.
+"""How this mirror is: core/status.py over what lies in the web root, and whether it is ready.
 
-`www/status.json` is taken as it is; where both say something, the publication counts.
+The heartbeat is taken as it is: no shape of it keeps the server from answering.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from mirror.core.layout import STATUS_JSON
+from mirror.core.status import merge
+from mirror.core.times import rfc3339
 from mirror.errors import PublicationError
 from mirror.serve.site import Site
 from mirror.store.publication import Publication, root_fingerprint
-
-_EMPTY: Mapping[str, Any] = {
-    "format": 1,
-    "at": None,
-    "trouble": None,
-}
-_SIGNED = ("mode", "upstream", "signed_at", "complete_as_of", "upstream_confirmed")
 
 
 def status_of(site: Site, public_url: str, now: float) -> dict[str, Any]:
@@ -30,23 +24,13 @@ def status_of(site: Site, public_url: str, now: float) -> dict[str, Any]:
         PublicationError: nothing is published, or it cannot be read.
     """
     publication = site.current()
-    beat = _heartbeat(site)
-    signed = publication.state
-    held = {**_map(signed.get("held")), **_map(beat.get("held"))}
+    fields = merge(publication, root_fingerprint(site.www), _heartbeat(site))
     reason = why_not_ready(publication, now)
     return {
-        **_EMPTY,
-        **beat,
-        **{key: signed.get(key) for key in _SIGNED},
-        "timestamp": publication.timestamp_version,
+        **fields,
         "public_url": public_url,
-        "trial": publication.trial,
-        "root_sha256": root_fingerprint(site.www),
-        "root_version": publication.root_version,
-        "quarantined": _entries(beat.get("quarantined")),
-        "denied": _entries(beat.get("denied")),
-        "held": {"index": held.get("index"), "crates": held.get("crates")},
-        "expires": {**_map(beat.get("expires")), **_expiries(publication)},
+        "quarantined": _entries(fields["quarantined"]),
+        "denied": _entries(fields["denied"]),
         "ready": reason is None,
         "not_ready": reason,
     }
@@ -55,8 +39,8 @@ def status_of(site: Site, public_url: str, now: float) -> dict[str, Any]:
 def why_not_ready(publication: Publication, now: float) -> str | None:
     """Return why clients would refuse this publication, or None: they would not."""
     for role, expires in publication.expires.items():
-        if expires.timestamp() <= now:
-            return f"the {role} metadata expired at {_text(expires)}; is the signer running?"
+        if expires <= now:
+            return f"the {role} metadata expired at {rfc3339(expires)}; is the signer running?"
     return None
 
 
@@ -71,9 +55,10 @@ def readiness(site: Site, now: float) -> str | None:
 
 def _heartbeat(site: Site) -> Mapping[str, Any]:
     try:
-        return _map(json.loads(site.files.read(STATUS_JSON) or b"{}"))
+        fields = json.loads(site.files.read(STATUS_JSON) or b"{}")
     except (ValueError, RecursionError):
         return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def _entries(value: object) -> list[Mapping[str, Any]]:
@@ -81,15 +66,3 @@ def _entries(value: object) -> list[Mapping[str, Any]]:
     expected = {"name": "?", "rule": "?", "reason": "no reason given", "since": None}
     items = value if isinstance(value, list) else []
     return [{**expected, "first_sight": False, **item} for item in items if isinstance(item, dict)]
-
-
-def _expiries(publication: Publication) -> dict[str, str]:
-    return {role: _text(at) for role, at in publication.expires.items()}
-
-
-def _text(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _map(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -50,16 +50,19 @@ class Outcome:
 
 
 class Hints:
-    """Which held names were asked for: each told at most once in a while, later, all together."""
+    """Which held names were asked for: each told at most once in a while, later, all together.
+
+    `monotonic` never goes back: a wall clock that is set back would silence a name for so long.
+    """
 
     def __init__(
         self,
-        clock: Callable[[], float],
+        monotonic: Callable[[], float],
         tell: Callable[[list[CrateName]], None],
         names_max: int = HINTS_MAX,
     ) -> None:
         self.fresh_seconds = FRESH_SECONDS
-        self._clock = clock
+        self._monotonic = monotonic
         self._tell = tell
         self._names_max = names_max
         self._again_at: dict[str, float] = {}
@@ -67,8 +70,8 @@ class Hints:
 
     def seen(self, name: CrateName) -> None:
         """Note that a held name was asked for. Called for each request: it must cost nothing."""
-        now = self._clock()
-        if self._again_at.get(name, 0.0) > now:
+        now = self._monotonic()
+        if self._again_at.get(name, now) > now:
             return
         if len(self._again_at) >= self._names_max:
             del self._again_at[next(iter(self._again_at))]
@@ -90,7 +93,7 @@ class Wants:
         self,
         socket: Path,
         max_hold: float,
-        clock: Callable[[], float],
+        monotonic: Callable[[], float],
         questions_max: int = QUESTIONS_MAX,
     ) -> None:
         self._socket = socket
@@ -99,7 +102,7 @@ class Wants:
         self._open: dict[Want, asyncio.Task[WantAnswer | Became]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._closing = False
-        self._hints = Hints(clock, self._tell_seen)
+        self._hints = Hints(monotonic, self._tell_seen)
 
     def seen(self, name: CrateName) -> None:
         """Say that a held index file was asked for, some time soon; nobody waits for that."""

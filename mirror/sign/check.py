@@ -6,19 +6,23 @@ Rule: a file is named and right, or it is a finding. Nothing is repaired here.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mirror.core.index import find_entry
 from mirror.core.layout import (
+    CONFIG_JSON,
     CRATES_DIR,
     INDEX,
     METADATA_DIR,
+    STATUS_JSON,
+    config_json,
     parse_crate_path,
     target_file,
     target_path,
@@ -31,6 +35,9 @@ from tuf_repo.check import RepositoryCheck
 from tuf_repo.core.update import Target
 from tuf_repo.storage import MetadataFolder
 
+_LOOKS_AGAIN = 3
+_BETWEEN_LOOKS_SECONDS = 0.3
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -39,6 +46,23 @@ class Finding:
     path: str
     """Relative to the web root."""
     problem: str
+
+
+def steady_findings(
+    look: Callable[[], Iterable[Finding]], pause: Callable[[float], object]
+) -> list[Finding]:
+    """Look again at a mirror that is at work: what stands at every look is a finding.
+
+    A publication under way is seen half, and differently each time.
+    """
+    findings = list(look())
+    for _ in range(_LOOKS_AGAIN):
+        if not findings:
+            break
+        pause(_BETWEEN_LOOKS_SECONDS)
+        again = set(look())
+        findings = [finding for finding in findings if finding in again]
+    return findings
 
 
 class Checker:
@@ -54,6 +78,7 @@ class Checker:
     def findings(self) -> Iterator[Finding]:
         """Yield every finding: metadata, targets, links, crates, kept files, and what is extra."""
         yield from self._metadata()
+        yield from self._small_files()
         for path, target in self._targets.items():
             yield from self._target(path, target)
         yield from self._crates()
@@ -67,7 +92,31 @@ class Checker:
             problem = f"expected {found.expected}, got {found.got}"
             yield Finding(f"{METADATA_DIR}/{found.file}", problem)
         self._targets.update(repository.targets())
+        newest, stamp = self._ledger.newest_number(), repository.timestamp
+        if stamp and newest is not None and stamp.version < newest:
+            problem = f"expected version {newest}, the last committed, got {stamp.version}"
+            yield Finding(f"{METADATA_DIR}/timestamp.json", problem)
         self._named.update(f"{METADATA_DIR}/{name}" for name in repository.files)
+
+    def _small_files(self) -> Iterator[Finding]:
+        """The two unsigned files must at least agree with each other and with the root."""
+        if self._ledger.newest_number() is None:
+            return  # No signer has run yet that could have written them.
+        status, config = self._read(STATUS_JSON), self._read(CONFIG_JSON)
+        yield from (found for found in (status, config) if isinstance(found, Finding))
+        root = self._read(f"{METADATA_DIR}/1.root.json")
+        if isinstance(status, Finding) or isinstance(root, Finding):
+            return
+        try:
+            fields = json.loads(status)
+            url, fingerprint = str(fields["public_url"]), fields["root_sha256"]
+        except (ValueError, KeyError, TypeError) as error:
+            yield Finding(STATUS_JSON, f"expected the signer's heartbeat, got {error!r}")
+            return
+        if fingerprint != hashlib.sha256(root).hexdigest():
+            yield Finding(STATUS_JSON, "names another root than the one that lies here")
+        if config != config_json(url):
+            yield Finding(CONFIG_JSON, f"is not the one for {url}")
 
     def _target(self, path: str, target: Target) -> Iterator[Finding]:
         files = [target_file(path, target.sha256)]

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from mirror.core.archive import ArchiveLimits
@@ -31,6 +33,8 @@ from mirror.store.ledger import Quarantined
 from mirror.store.spool import BatchReader
 from mirror.store.www import StagedCrate, Www
 from tuf_repo.core.update import Target
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,20 +115,17 @@ class Examiner:
         )
         refused: dict[str, str] = {}
         for look in batch.looks:
-            try:
-                self._look(look, reader)
-            except RejectedError as error:
+            error = _refusal(look.name, partial(self._look, look, reader))
+            if error:
                 self._refuse(look.name, error)
                 refused[look.name] = str(error)
         for fetched in batch.crates:
             subject = str(fetched.crate)
-            try:
-                self._crate(fetched, reader)
-            except UnsignedError as error:
-                refused[subject] = str(error)  # Whoever asked was wrong: no finding.
-            except RejectedError as error:
-                self._note_finding(subject, error, first_sight=False)
+            error = _refusal(subject, partial(self._crate, fetched, reader))
+            if error:
                 refused[subject] = str(error)
+                if not isinstance(error, UnsignedError):  # then whoever asked was wrong: no finding
+                    self._note_finding(subject, error, first_sight=False)
         done = self.examined
         done.sources.append(batch.source)
         done.sweep = batch.sweep or done.sweep
@@ -153,6 +154,9 @@ class Examiner:
             data = reader.read(look)
             if current is None or hashlib.sha256(data).hexdigest() != current.sha256:
                 self._accept(look.name, path, current, data)
+            elif self._www.read_target(path, current.sha256) is None:
+                # What was signed, and is lost or damaged on our disk: here it is again.
+                self._www.restore_target(path, data, at=self._now)
             self._release(look.name)
 
     def _accept(self, name: CrateName, path: str, current: Target | None, data: bytes) -> None:
@@ -211,6 +215,24 @@ class Examiner:
         self.examined.crates.append(self._www.stage_crate(crate))
         self.examined.findings.pop(str(crate.crate), None)
         self.examined.released.add(str(crate.crate))
+
+
+def _refusal(subject: str, examine: Callable[[], None]) -> RejectedError | None:
+    """Run one examination; return why it refused, None if it did not.
+
+    A mistake of ours that some bytes bring out refuses those bytes: their neighbours go on, and
+    the same bytes do not stop the next start too.
+    """
+    try:
+        examine()
+    except RejectedError as error:
+        return error
+    except (OSError, MalformedMessageError):
+        raise
+    except Exception as error:
+        log.exception("%s: a mistake of ours; these bytes are refused", subject)
+        return RejectedError(subject, "bytes that can be examined", repr(error))
+    return None
 
 
 def _note(name: CrateName, finding: Quarantined) -> bytes:

@@ -1,18 +1,17 @@
-"""What the mirror says of itself: signed, in the timestamp, and unsigned, in status.json."""
+"""What the mirror says of itself, signed, in the timestamp."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from mirror.config import Config
 from mirror.core.batch import Sweep
-from mirror.core.layout import INDEX, WITHHELD
+from mirror.core.layout import INDEX, STATE_FIELD, WITHHELD
 from mirror.core.times import rfc3339
 
-EXTRA = "x-crateseal"
+EXTRA = STATE_FIELD
 Extra = Mapping[str, Any]
 
 # What the audit and policy of this version come to; the digest changes when a rule does.
@@ -55,13 +54,3 @@ def _complete_as_of(
     same = last.get("mode") == config.mode and last.get("upstream") == config.upstream
     kept: str | None = last.get("complete_as_of") if same else None
     return kept
-
-
-def next_expiry(expires: Mapping[str, float]) -> dict[str, str]:
-    """Return the times at which roles expire, as text."""
-    return {role: rfc3339(at) for role, at in sorted(expires.items())}
-
-
-def to_json(fields: Mapping[str, Any]) -> bytes:
-    """Return readable JSON with a newline at its end."""
-    return json.dumps(fields, indent=1).encode() + b"\n"

@@ -6,7 +6,6 @@ told in status.json and tried again with back-off, while `serve` goes on.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 from collections import deque
@@ -14,14 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from mirror.core.batch import Settled
-from mirror.core.layout import METADATA_DIR
-from mirror.core.times import rfc3339
 from mirror.seam import SIGN_SOCKET
+from mirror.sign.heartbeat import put_config, put_heartbeat
 from mirror.sign.inbox import Inbox, Pending
 from mirror.sign.recover import end_well, recover
 from mirror.sign.signer import Parts, Signer
-from mirror.sign.state import EXTRA, next_expiry, to_json
-from mirror.store.ledger import Quarantined
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +36,7 @@ def run_signer(parts: Parts, clock: Clock, stop: threading.Event) -> None:
     """
     signer = Signer(parts)
     recover(parts, signer, now=clock())
-    _put_config(parts)
+    put_config(parts)
     worker = _Worker(parts, signer, clock, stop)
     with Inbox(parts.config.run / SIGN_SOCKET) as inbox:
         worker.tell_status()
@@ -48,13 +44,6 @@ def run_signer(parts: Parts, clock: Clock, stop: threading.Event) -> None:
     with suppress(OSError):
         end_well(parts, signer)
     parts.ledger.close()
-
-
-def _put_config(parts: Parts) -> None:
-    """Write cargo's config.json for static servers that serve the web root."""
-    url = parts.config.url
-    data = to_json({"dl": f"{url}/crates/{{crate}}/{{crate}}-{{version}}.crate"})
-    parts.www.put_config(data)
 
 
 class Budget:
@@ -85,8 +74,6 @@ class _Worker:
         self._trouble: str | None = None
         self._retry_seconds = 0.0
         self._told_at = self._pruned_at = clock()
-        root = parts.config.www / METADATA_DIR / "1.root.json"
-        self._root_sha256 = hashlib.sha256(root.read_bytes()).hexdigest()
 
     def loop(self, inbox: Inbox) -> None:
         """Until told to stop; what has been taken is settled or dropped unanswered, never half."""
@@ -130,8 +117,10 @@ class _Worker:
         except Exception as error:  # whatever it is, the loop goes on
             log.debug("this round failed", exc_info=True)
             self._retry_seconds = min(self._retry_seconds * 2 or 1.0, _RETRY_MAX_SECONDS)
-            self._trouble = f"{error}; tried again in {self._retry_seconds:.0f} s"
-            log.error("%s", self._trouble)  # noqa: TRY400 - one line; there is nothing to trace
+            # Public: the reason without the paths of this machine.
+            reason = getattr(error, "strerror", None) or str(error)
+            self._trouble = f"{reason}; tried again in {self._retry_seconds:.0f} s"
+            log.error("%s; tried again in %.0f s", error, self._retry_seconds)  # noqa: TRY400 - one line; there is nothing to trace
             with suppress(OSError):
                 self.tell_status()
             self._stop.wait(self._retry_seconds)
@@ -142,38 +131,5 @@ class _Worker:
 
     def tell_status(self) -> None:
         """Write the heartbeat, www/status.json."""
-        parts, publisher = self._parts, self._parts.publisher
-        state = publisher.extra.get(EXTRA, {})
-        now = self._told_at = self._clock()
-        status = {
-            "format": 1,
-            "at": rfc3339(now),
-            "timestamp": publisher.timestamp_version,
-            "mode": parts.config.mode,
-            "upstream": parts.config.upstream,
-            "public_url": parts.config.url,
-            "trial": publisher.root_extra.get(EXTRA, {}).get("trial") is True,
-            "root_sha256": self._root_sha256,
-            "root_version": publisher.root_version,
-            "complete_as_of": state.get("complete_as_of"),
-            "upstream_confirmed": state.get("upstream_confirmed"),
-            "held": {
-                "index": state.get("held", {}).get("index", 0),
-                "crates": parts.ledger.crate_count(),
-            },
-            "expires": next_expiry(publisher.expires),
-            "quarantined": [_shown(item) for item in parts.ledger.quarantined()],
-            "denied": [],
-            "trouble": self._trouble,
-        }
-        parts.www.put_status(to_json(status))
-
-
-def _shown(item: Quarantined) -> dict[str, object]:
-    return {
-        "name": item.subject,
-        "since": rfc3339(item.since),
-        "rule": item.rule,
-        "reason": item.reason,
-        "first_sight": item.first_sight,
-    }
+        self._told_at = self._clock()
+        put_heartbeat(self._parts, trouble=self._trouble, now=self._told_at)

@@ -1,15 +1,17 @@
 """What `sync` remembers of upstream, name by name. Losing it costs requests, nothing else.
 
 So nothing here is synced to disk, and a file that is damaged or not ours is dropped and made anew.
-Looks that found nothing new are kept in memory and written many at a time.
+Looks that found nothing new are kept in memory and written many at a time; so is, until there is
+room, what a full disk does not take.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,119 +35,192 @@ _SCHEMA = """
 
 
 class Cursors:
-    """The table of cursors, open for one process."""
+    """The table of cursors, open for one process.
+
+    What concerns one name never fails: it is remembered in memory, or reads as not remembered.
+    Questions about the whole table raise OSError where the file cannot be read or written.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._unwritten: dict[CrateName, Cursor] = {}
+        self._unwritten_facts: dict[str, str] = {}
+        self._flush_at = UNWRITTEN_MAX
+        self._trouble = ""
         self.is_new = False
         """Whether nothing was remembered when it was opened."""
         try:
             self._db = self._open()
         except (sqlite3.DatabaseError, _ForeignFileError) as error:
             logger.warning("%s: %s; made anew, everything is asked for again", path, error)
-            self._remove()
-            self._db = self._open()
+            with self._as_oserror():
+                self._remove()
+                self._db = self._open()
 
     def close(self) -> None:
-        """Write what is in memory and close the file."""
-        self.flush()
-        self._db.close()
+        """Write what is in memory, if the disk takes it, and close the file."""
+        self._try_flush()
+        with suppress(sqlite3.Error):
+            self._db.close()
 
     def get(self, name: CrateName) -> Cursor | None:
         """Return what is remembered of a name."""
         found = self._unwritten.get(name)
         if found is not None:
             return found
-        row = self._db.execute("SELECT * FROM cursor WHERE name = ?", (name,)).fetchone()
+        row = self._row("SELECT * FROM cursor WHERE name = ?", name)
         return None if row is None else _cursor(row)
 
     def put(self, cursors: Iterable[Cursor]) -> None:
         """Remember these, all in one transaction."""
-        self.flush()
-        self._write(cursors)
+        self._unwritten.update((cursor.name, cursor) for cursor in cursors)
+        self._try_flush()
 
     def note(self, cursor: Cursor) -> None:
         """Remember one, sooner or later: for looks that changed nothing."""
         self._unwritten[cursor.name] = cursor
-        if len(self._unwritten) >= UNWRITTEN_MAX:
-            self.flush()
+        if len(self._unwritten) >= self._flush_at:
+            self._try_flush()
 
     def flush(self) -> None:
-        """Write what `note` collected."""
-        unwritten, self._unwritten = self._unwritten, {}
-        if unwritten:
-            self._write(unwritten.values())
+        """Write what is in memory.
+
+        Raises:
+            OSError: it stays in memory.
+        """
+        if not self._unwritten and not self._unwritten_facts:
+            return
+        with self._as_oserror(), self._db:
+            self._db.executemany(
+                "INSERT OR REPLACE INTO cursor VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (_columns(cursor) for cursor in self._unwritten.values()),
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO fact VALUES (?, ?)", self._unwritten_facts.items()
+            )
+        self._unwritten, self._unwritten_facts = {}, {}
 
     def followed(self) -> list[CrateName]:
         """Return the names that are held, in order."""
-        self.flush()
-        rows = self._db.execute(
-            "SELECT name FROM cursor WHERE known IN (?, ?) ORDER BY name", _FOLLOWED
-        )
+        rows = self._rows("SELECT name FROM cursor WHERE known IN (?, ?) ORDER BY name", *_FOLLOWED)
         return [CrateName(row[0]) for row in rows]
+
+    def looked_at_between(self, began: float, ended: float) -> Iterator[CrateName]:
+        """Go through the names whose last look lies in this time, in order."""
+        rows = self._rows(
+            "SELECT name FROM cursor WHERE looked_at BETWEEN ? AND ? ORDER BY name", began, ended
+        )
+        return (CrateName(row[0]) for row in rows)
 
     def __iter__(self) -> Iterator[Cursor]:
         """Go through all cursors in the order of their names."""
-        self.flush()
-        for row in self._db.execute("SELECT * FROM cursor ORDER BY name"):
-            yield _cursor(row)
+        return map(_cursor, self._rows("SELECT * FROM cursor ORDER BY name"))
 
     def __len__(self) -> int:
-        self.flush()
-        count: int = self._db.execute("SELECT count(*) FROM cursor").fetchone()[0]
+        count: int = next(self._rows("SELECT count(*) FROM cursor"))[0]
         return count
 
     def holds_any(self) -> bool:
         """Whether any name is held."""
-        self.flush()
-        row = self._db.execute("SELECT 1 FROM cursor WHERE known IN (?, ?) LIMIT 1", _FOLLOWED)
-        return row.fetchone() is not None
+        rows = self._rows("SELECT 1 FROM cursor WHERE known IN (?, ?) LIMIT 1", *_FOLLOWED)
+        return next(rows, None) is not None
 
-    def oldest_look_at_held(self) -> float | None:
-        """Return the time of the oldest look at a held name; None if one was never looked at."""
-        self.flush()
-        (oldest,) = self._db.execute(
-            "SELECT min(looked_at) FROM cursor WHERE known IN (?, ?)", _FOLLOWED
-        ).fetchone()
+    def oldest_look_at_held(self, now: float) -> float | None:
+        """Return the time of the oldest look at a held name; None if one was never looked at.
+
+        A look after `now` is none: the clock was set back since.
+        """
+        (oldest,) = next(
+            self._rows(
+                "SELECT min(CASE WHEN looked_at > ? THEN 0 ELSE looked_at END)"
+                " FROM cursor WHERE known IN (?, ?)",
+                now,
+                *_FOLLOWED,
+            )
+        )
         return oldest or None
 
-    def oldest_look_at_all(self, names: int) -> float | None:
+    def oldest_look_at_all(self, names: int, now: float) -> float | None:
         """Return the time of the oldest look; None if one of so many names was never looked at."""
-        self.flush()
-        oldest, count = self._db.execute("SELECT min(looked_at), count(*) FROM cursor").fetchone()
+        oldest, count = next(
+            self._rows(
+                "SELECT min(CASE WHEN looked_at > ? THEN 0 ELSE looked_at END), count(*)"
+                " FROM cursor",
+                now,
+            )
+        )
         return (oldest or None) if count >= names else None
 
     def keep_only(self, names: Sequence[CrateName]) -> None:
         """Forget every name that is not among these (sorted): it is followed no longer."""
-        self.flush()
         kept = set(names)
         strange = [(cursor.name,) for cursor in self if cursor.name not in kept]
-        with self._db:
+        with self._as_oserror(), self._db:
             self._db.executemany("DELETE FROM cursor WHERE name = ?", strange)
 
     def forget_validators(self) -> None:
-        """Keep the names only: the next look at each is unconditional and counts as the first."""
+        """Make the next look at each name unconditional, and count as the first."""
         self.flush()
-        with self._db:
+        with self._as_oserror(), self._db:
             self._db.execute("UPDATE cursor SET etag = '', last_modified = '', looked_at = 0")
+
+    def forget_publications(self) -> None:
+        """Keep the names that are held, and nothing else: everything of them is news again."""
+        self.forget_validators()
+        with self._as_oserror(), self._db:
+            self._db.execute("UPDATE cursor SET sha256 = ''")
+            self._db.execute("DELETE FROM cursor WHERE known NOT IN (?, ?)", _FOLLOWED)
 
     def fact(self, key: str) -> str:
         """Return a remembered fact, or nothing."""
-        row = self._db.execute("SELECT value FROM fact WHERE key = ?", (key,)).fetchone()
+        if key in self._unwritten_facts:
+            return self._unwritten_facts[key]
+        row = self._row("SELECT value FROM fact WHERE key = ?", key)
         return "" if row is None else str(row[0])
 
     def set_fact(self, key: str, value: str) -> None:
         """Remember a fact about the whole table."""
-        with self._db:
-            self._db.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (key, value))
+        self._unwritten_facts[key] = value
+        self._try_flush()
 
-    def _write(self, cursors: Iterable[Cursor]) -> None:
-        with self._db:
-            self._db.executemany(
-                "INSERT OR REPLACE INTO cursor VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (_columns(cursor) for cursor in cursors),
-            )
+    def _row(self, query: str, key: str) -> tuple[Any, ...] | None:
+        try:
+            row: tuple[Any, ...] | None = self._db.execute(query, (key,)).fetchone()
+        except sqlite3.Error as error:
+            # Not to know it costs a request.
+            self._say(f"{self._path}: {error}; cannot be read")
+            return None
+        return row
+
+    def _rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        """Go through what is written; nothing may be written meanwhile."""
+        self.flush()
+        with self._as_oserror():
+            yield from self._db.execute(query, values)
+
+    def _try_flush(self) -> None:
+        try:
+            self.flush()
+        except OSError as error:
+            self._flush_at = len(self._unwritten) + UNWRITTEN_MAX
+            self._say(f"{self._path}: {error.strerror}; kept in memory until it can be written")
+        else:
+            self._flush_at = UNWRITTEN_MAX
+            self._trouble = ""
+
+    def _say(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            logger.error("%s", trouble)
+
+    @contextmanager
+    def _as_oserror(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+            number = errno.ENOSPC if full else errno.EIO
+            raise OSError(number, str(error), str(self._path)) from error
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -93,6 +93,11 @@ class LedgerReader:
         )
         return [row[0] for row in rows]
 
+    def newest_number(self) -> int | None:
+        """Return the number of the newest publication in the log; None before the first."""
+        row = self._db.execute("SELECT number FROM log ORDER BY seq DESC LIMIT 1").fetchone()
+        return int(row[0]) if row else None
+
     def log(self) -> Iterator[tuple[int, str, str]]:
         """Yield sequence number, record and sha256, oldest first."""
         yield from self._db.execute("SELECT seq, record, sha256 FROM log ORDER BY seq")

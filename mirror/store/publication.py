@@ -14,16 +14,15 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from mirror.core.layout import DELEGATION, METADATA_DIR
+from mirror.core.layout import DELEGATION, METADATA_DIR, STATE_FIELD
+from mirror.core.times import parse_rfc3339
 from mirror.errors import NoPublicationError, PublicationError
 
-STATE_FIELD = "x-crateseal"
 VERSION_LIMIT = 2**53
 BINS_KEPT = 1024
 FOUND_KEPT = 10_000
@@ -41,7 +40,7 @@ class TargetInfo:
 
 
 class Bins:
-    """Bins as read from disk, the last used ones kept, shared by all publications.
+    """Bins as read from disk, the last used ones kept, shared by all publications; one thread's.
 
     A bin's file is immutable, so its name is its identity. With 250,000 targets in 4,096 bins, the
     1,024 bins kept take about 25 MB.
@@ -66,7 +65,7 @@ class Bins:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """One committed timestamp and all it names."""
+    """One committed timestamp and all it names. Look-ups change its caches: one thread's."""
 
     timestamp_version: int
     snapshot_version: int
@@ -75,8 +74,8 @@ class Publication:
     """The root says that it was made for a first try, its keys on this machine."""
     state: Mapping[str, Any]
     """The mirror's signed state, `x-crateseal` of the timestamp."""
-    expires: Mapping[str, datetime]
-    """Of root, targets, crates, snapshot and timestamp."""
+    expires: Mapping[str, float]
+    """Of root, targets, crates, snapshot and timestamp, in seconds since 1970."""
     bin_bits: int
     bin_prefix: str
     _versions: Mapping[str, Any]
@@ -256,12 +255,9 @@ def _checked_version(value: object) -> int:
     return value
 
 
-def _expiry(role: str, signed: Mapping[str, Any]) -> datetime:
+def _expiry(role: str, signed: Mapping[str, Any]) -> float:
     with _shape(f"{role}.json", "a time of expiry"):
-        expires = datetime.fromisoformat(signed["expires"])
-        if expires.tzinfo is None:
-            raise ValueError("a time without a zone")
-        return expires
+        return parse_rfc3339(signed["expires"])
 
 
 def _map(value: object) -> Mapping[str, Any]:

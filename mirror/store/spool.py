@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,7 +28,11 @@ class BatchWriter:
         self._final = spool / str(number)
         self.folder = spool / f"{number}.tmp"
         self.folder.mkdir(parents=True)
-        self._data = (self.folder / "data").open("wb")
+        try:
+            self._data = (self.folder / "data").open("wb")
+        except OSError:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
         self._offset = 0
 
     def add(self, data: bytes) -> int:
@@ -45,8 +49,9 @@ class BatchWriter:
         self.folder.rename(self._final)
 
     def abandon(self) -> None:
-        """Drop what was written."""
-        self._data.close()
+        """Drop what was written; a full disk cannot stop that."""
+        with suppress(OSError):
+            self._data.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

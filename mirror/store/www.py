@@ -71,6 +71,12 @@ class Www:
         self._put(f"{name}.gz", compress(data), mtime)
         return sha256
 
+    def restore_target(self, path: str, data: bytes, *, at: float) -> None:
+        """Write again what is published, and was lost or damaged on the disk."""
+        sha256 = self.put_target(path, data, at=at)
+        name = target_file(path, sha256)
+        self._fresh -= {name, f"{name}.gz"}
+
     def _put(self, name: str, data: bytes, mtime: int | None) -> None:
         file = self._root / name
         try:

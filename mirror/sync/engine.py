@@ -18,11 +18,12 @@ from mirror.errors import UpstreamError, UpstreamUnreachableError, UsageError
 from mirror.store.cursors import Cursors
 from mirror.sync.changes import read_names
 from mirror.sync.contact import Contact
-from mirror.sync.fetcher import Fetcher, Parts
+from mirror.sync.fetcher import Fetcher
 from mirror.sync.flights import Flights, Remembered
-from mirror.sync.following import Following, held_names
+from mirror.sync.following import Following, held_names, published_version
 from mirror.sync.inbox import Inbox
-from mirror.sync.outbox import Ends, Outbox
+from mirror.sync.outbox import TIMESTAMP, Ends, Outbox
+from mirror.sync.parts import Parts
 from mirror.sync.sweep import SweepRun
 from mirror.sync.transport import PyreqwestTransport
 from mirror.sync.upstream import Upstream
@@ -52,6 +53,7 @@ async def run_sync(  # noqa: PLR0913 - the three settings after the star have de
     Raises:
         UsageError: the names source cannot be used (at the start; later it is only logged).
         UpstreamError: with `once`, the names source's URL gave no answer.
+        OSError: at the start, or with `once`: the disk does not let us work.
     """
     life = Life(config, clock, pace or Pace())
     cursors = _open_cursors(config)
@@ -109,7 +111,26 @@ def _open_cursors(config: Config) -> Cursors:
         cursors.forget_validators()
         cursors.set_fact(RECHECKED_AT, "0")
     cursors.set_fact(UPSTREAM, config.upstream)
+    _compare_publication(cursors, config)
     return cursors
+
+
+def _compare_publication(cursors: Cursors, config: Config) -> None:
+    """Forget what is published where a backup took the place of what the cursors speak of."""
+    published = published_version(config.www)
+    settled = int(cursors.fact(TIMESTAMP) or 0)
+    if published is None or published >= settled:
+        return
+    logger.warning(
+        "%s: expected timestamp %d or later, got %d: an older state; everything is fetched again",
+        config.www,
+        settled,
+        published,
+    )
+    cursors.forget_publications()
+    cursors.put(held_names(config.www))
+    cursors.set_fact(RECHECKED_AT, "0")
+    cursors.set_fact(TIMESTAMP, str(published))
 
 
 def _parts(upstream: Upstream, cursors: Cursors, tasks: asyncio.TaskGroup, life: Life) -> Parts:
@@ -120,10 +141,13 @@ def _parts(upstream: Upstream, cursors: Cursors, tasks: asyncio.TaskGroup, life:
         Kind.REFUSED: config.max_age,
         Kind.ABSENT: config.max_age,
     }
-    flights = Flights(remembered, crate_seconds=crate_seconds)
+    flights = Flights(
+        remembered, name_seconds={Kind.ABSENT: config.max_age}, crate_seconds=crate_seconds
+    )
     following = Following(cursors, whole_source=config.mode == "index")
     outbox = Outbox(life, cursors, Ends(flights.land, following.confirmed))
-    return Parts(life, upstream, cursors, outbox, flights, remembered, following, tasks)
+    slots = asyncio.Semaphore(config.jobs)
+    return Parts(life, upstream, cursors, outbox, flights, remembered, following, tasks, slots)
 
 
 class Engine:
@@ -142,7 +166,7 @@ class Engine:
     async def open(self) -> None:
         """Start to take wants, and to offer batches."""
         self._parts.outbox.open()
-        self._fetcher.open()
+        self._fetcher.crates.open()
         self._parts.tasks.create_task(self._parts.outbox.work())
         await self._inbox.open()
 
@@ -170,7 +194,11 @@ class Engine:
             await self._say_confirmed()
 
     async def sweep(self) -> SyncReport:
-        """Look at every followed name once."""
+        """Look at every followed name once.
+
+        Raises:
+            OSError: the disk, or the signer, does not let it end.
+        """
         if self._config.offline:
             return SyncReport()
         if self._config.mode == "index":
@@ -184,6 +212,8 @@ class Engine:
         index = self._config.mode == "index"
         every = self._config.sweep_every if index else self._config.recheck_every
         now = self._life.clock()
+        # Where the clock was set back, a period from now is late enough.
+        self._next_sweep_at = min(self._next_sweep_at, now + every)
         if now < self._next_sweep_at:
             return self._next_sweep_at
         try:
@@ -193,6 +223,11 @@ class Engine:
         except UpstreamError as error:
             logger.warning("names source %s: %s", self._config.names, error)
             self._next_sweep_at = self._life.clock() + self._life.pace.names_retry
+            return self._next_sweep_at
+        except OSError as error:
+            wait = self._life.pace.names_retry
+            logger.warning("sweep: %s; begun again in %g s", error, wait)
+            self._next_sweep_at = self._life.clock() + wait
             return self._next_sweep_at
         self._next_sweep_at = plan.next_sweep(
             now, ended=self._life.clock(), every=every, unreachable=report.unreachable
@@ -213,6 +248,7 @@ class Engine:
         Raises:
             UsageError: there is no earlier list to go on with.
             UpstreamError: its URL gave no usable answer.
+            OSError: the names that are followed no longer could not be forgotten.
         """
         following = self._parts.following
         if self._config.names is None:
@@ -231,7 +267,7 @@ class Engine:
     async def _sweep(self) -> SyncReport:
         began = self._life.clock()
         names = self._parts.following.names()
-        run = SweepRun(self._parts, self._fetcher, names)
+        run = SweepRun(self._parts, self._fetcher, names, began)
         ticker = self._parts.tasks.create_task(self._tick(run))
         try:
             result = await run.run()
@@ -266,9 +302,15 @@ class Engine:
     async def _say_confirmed(self) -> None:
         """Tell the signer now and then that upstream was looked at, though nothing changed."""
         outbox = self._parts.outbox
-        if self._fetcher.looked == self._looked_when_said:
+        looked = self._fetcher.index_files.looked
+        every = self._life.pace.confirm_every
+        if looked == self._looked_when_said:
             return
-        if self._life.clock() < outbox.confirmed_at + self._life.pace.confirm_every:
+        if plan.seconds_left(outbox.confirmed_at, every, now=self._life.clock()):
             return
-        self._looked_when_said = self._fetcher.looked
-        await outbox.offer_notice(None)
+        try:
+            await outbox.offer_notice(None)
+        except OSError as error:
+            logger.warning("%s; that upstream was looked at is said later", error)
+        else:
+            self._looked_when_said = looked

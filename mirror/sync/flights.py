@@ -6,11 +6,17 @@ One flight per name or crate, however many wait for it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from mirror.core.plan import seconds_left
+from mirror.errors import UpstreamError
 from mirror.sync.values import Kind, Result
+
+logger = logging.getLogger(__name__)
 
 REMEMBERED_MAX = 10_000
 
@@ -35,27 +41,34 @@ class Remembered:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._answers: OrderedDict[str, tuple[float, Result]] = OrderedDict()
+        self._answers: OrderedDict[str, tuple[float, float, Result]] = OrderedDict()
 
     def put(self, key: str, result: Result, seconds: float) -> None:
         """Remember an answer for so long."""
         self._answers.pop(key, None)
-        self._answers[key] = (self._clock() + seconds, result)
+        self._answers[key] = (self._clock(), seconds, result)
         if len(self._answers) > REMEMBERED_MAX:
             self._answers.popitem(last=False)
 
     def get(self, key: str) -> Result | None:
         """Return the answer, while it holds."""
-        until, result = self._answers.get(key, (0.0, None))
-        return result if self._clock() < until else None
+        since, seconds, result = self._answers.get(key, (0.0, 0.0, None))
+        return result if seconds_left(since, seconds, now=self._clock()) > 0 else None
 
 
 class Flights:
     """All flights, by name or `name version`."""
 
-    def __init__(self, remembered: Remembered, *, crate_seconds: Mapping[Kind, float]) -> None:
+    def __init__(
+        self,
+        remembered: Remembered,
+        *,
+        name_seconds: Mapping[Kind, float],
+        crate_seconds: Mapping[Kind, float],
+    ) -> None:
         self._flights: dict[str, Flight] = {}
         self._remembered = remembered
+        self._name_seconds = name_seconds
         self._crate_seconds = crate_seconds
         self.refused: dict[str, str] = {}
         """What the signer refused since the last sweep began, with the reason."""
@@ -73,9 +86,37 @@ class Flights:
         """End a flight: everybody who waits hears the result."""
         if result.kind is Kind.REFUSED:
             self.refused[key] = result.reason
-        # Names have cursors; crates have only this.
-        if " " in key and result.kind in self._crate_seconds:
-            self._remembered.put(key, result, self._crate_seconds[result.kind])
+        # Most names have cursors; crates have only this.
+        seconds = self._crate_seconds if " " in key else self._name_seconds
+        if result.kind in seconds:
+            self._remembered.put(key, result, seconds[result.kind])
         flight = self._flights.pop(key, None)
         if flight is not None and not flight.future.done():
             flight.future.set_result(result)
+
+    @contextmanager
+    def fetching(self, *keys: str) -> Iterator[None]:
+        """Stand around one fetch and what becomes of it: a failure ends the flights of its keys.
+
+        Raises:
+            UpstreamError: in place of whatever went wrong, so that nothing about one fetch, be it
+                our own mistake, ends the process.
+        """
+        try:
+            yield
+        except UpstreamError as error:
+            self._fail(keys, str(error))
+            raise
+        except OSError as error:
+            text = f"disk: {error.strerror or error}"
+            self._fail(keys, text)
+            raise UpstreamError(f"{', '.join(keys)}: {text}") from error
+        except Exception as error:
+            logger.exception("fetch of %s: an error that nobody foresaw", ", ".join(keys) or "many")
+            text = f"a mistake of ours: {type(error).__name__}"
+            self._fail(keys, text)
+            raise UpstreamError(f"{', '.join(keys)}: {text}") from error
+
+    def _fail(self, keys: tuple[str, ...], reason: str) -> None:
+        for key in keys:
+            self.land(key, Result(Kind.FAILED, reason))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mirror.core.batch import Look
-from mirror.core.layout import INDEX, parse_index_path
+from mirror.core.layout import INDEX, METADATA_DIR, parse_index_path
 from mirror.core.names import CrateName
 from mirror.core.plan import Cursor, Known
 from mirror.errors import RejectedError
@@ -42,17 +43,25 @@ class Following:
         return self._cursors.followed()
 
     def take(self, source: Names) -> None:
-        """Follow these names from now on, and no others."""
-        self.source = source
-        self._cursors.keep_only(source.names)
+        """Follow these names from now on, and no others.
 
-    def confirmed(self, looks: Sequence[Look]) -> float | None:
-        """Return the time of the oldest successful look; None if one name was never looked at."""
+        Raises:
+            OSError: the others could not be forgotten; the earlier names stay in force.
+        """
+        self._cursors.keep_only(source.names)
+        self.source = source
+
+    def confirmed(self, looks: Sequence[Look], now: float) -> float | None:
+        """Return the time of the oldest successful look; None if one name was never looked at.
+
+        Raises:
+            OSError: the cursors cannot be asked.
+        """
         if self.whole_source:
             wanted = len(self.source.names) if self.source is not None else 0
-            return self._cursors.oldest_look_at_all(wanted) if wanted else None
+            return self._cursors.oldest_look_at_all(wanted, now) if wanted else None
         if self._cursors.holds_any():
-            return self._cursors.oldest_look_at_held()
+            return self._cursors.oldest_look_at_held(now)
         return min((look.at for look in looks), default=None)
 
 
@@ -67,3 +76,20 @@ def held_names(www: Path) -> Iterator[Cursor]:
             except RejectedError:  # config.json, and the .gz beside each
                 continue
             yield Cursor(name, Known.PUBLISHED)
+
+
+def published_version(www: Path) -> int | None:
+    """Return the version of the published timestamp: 0 if there is none, None if nobody can tell.
+
+    It is compared with what the signer said last, and nothing is believed because of it.
+    """
+    try:
+        return int(
+            json.loads((www / METADATA_DIR / "timestamp.json").read_bytes())["signed"]["version"]
+        )
+    except FileNotFoundError:
+        return 0
+    except OSError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return 0  # torn, or no timestamp

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,14 +35,17 @@ logger = logging.getLogger(__name__)
 BULK_LOOKS_MIN = 8_000
 BULK_LOOKS_MAX = 16_000
 BULK_BYTES_MAX = 64_000_000
+TIMESTAMP = "timestamp"
+"""Fact in the cursors: the latest timestamp that the signer told of."""
 
 
 class Draft:
     """One batch being filled."""
 
-    def __init__(self, spool: Path, number: int, now: float) -> None:
+    def __init__(self, spool: Path, number: int, due_at: float) -> None:
         self.writer = BatchWriter(spool, number)
-        self.began = now
+        self.due_at = due_at
+        """When it is offered, however little is in it; time of the event loop."""
         self.looks: list[Look] = []
         self.cursors: list[Cursor] = []
         """What to remember of each look if the signer takes it."""
@@ -51,6 +54,8 @@ class Draft:
         self.bytes = 0
         self.settled = asyncio.Event()
         """Set when it is done with, whatever became of it."""
+        self.trouble = ""
+        """Why nothing came of it."""
 
     @property
     def is_full(self) -> bool:
@@ -68,8 +73,8 @@ class Ends:
 
     land: Callable[[str, Result], None]
     """Told the end of each name and crate that went in."""
-    confirmed: Callable[[Sequence[Look]], float | None]
-    """The oldest successful look among the followed names, as this batch may say."""
+    confirmed: Callable[[Sequence[Look], float], float | None]
+    """The oldest successful look among the followed names, as this batch may say it now."""
 
 
 class Outbox:
@@ -93,7 +98,6 @@ class Outbox:
         self._bulk: Draft | None = None
         self._notices: list[Draft] = []
         self._outstanding: Draft | None = None
-        self._hurry = False
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -146,7 +150,8 @@ class Outbox:
 
     def hurry(self) -> None:
         """Offer the bulk draft soon: somebody waits for something in it."""
-        self._hurry = True
+        if self._bulk is not None:
+            self._bulk.due_at = 0.0
         self._changed.set()
 
     async def drain(self) -> None:
@@ -157,12 +162,18 @@ class Outbox:
                 await draft.settled.wait()
 
     async def offer_notice(self, sweep: Sweep | None) -> None:
-        """Offer a batch without bytes: the end of a sweep, or that upstream was looked at."""
+        """Offer a batch without bytes: the end of a sweep, or that upstream was looked at.
+
+        Raises:
+            OSError: it was not said, and has to be said later.
+        """
         draft = self._new_draft()
         draft.sweep = sweep
         self._notices.append(draft)
         self._changed.set()
         await draft.settled.wait()
+        if draft.trouble:
+            raise OSError(f"batch {draft.writer.number}: {draft.trouble}")
 
     async def work(self) -> None:
         """Offer batches for ever, first those that an earlier process left."""
@@ -190,7 +201,8 @@ class Outbox:
 
     def _new_draft(self) -> Draft:
         self._number += 1
-        return Draft(self._spool, self._number, asyncio.get_running_loop().time())
+        due_at = asyncio.get_running_loop().time() + self._pace.bulk_age
+        return Draft(self._spool, self._number, due_at)
 
     def _note_added(self) -> None:
         if self._bulk is not None and self._bulk.is_full:
@@ -205,8 +217,13 @@ class Outbox:
             self._bulk = None
             self._room.set()
         draft.writer.abandon()
+        self._end_without(draft, f"spool: {error.strerror or error}")
+
+    def _end_without(self, draft: Draft, trouble: str) -> None:
+        """End a draft of which nothing is signed and nothing is remembered."""
+        draft.trouble = trouble
         for key in draft.subjects():
-            self._ends.land(key, Result(Kind.FAILED, f"spool: {error.strerror or error}"))
+            self._ends.land(key, Result(Kind.FAILED, trouble))
         draft.settled.set()
 
     async def _next(self) -> Draft:
@@ -228,41 +245,32 @@ class Outbox:
             return self._notices.pop(0)
         if self._bulk is not None and self._is_due(self._bulk):
             draft, self._bulk = self._bulk, None
-            self._hurry = False
             self._room.set()
             return draft
         return None
 
-    def _is_due(self, bulk: Draft) -> bool:
-        age = asyncio.get_running_loop().time() - bulk.began
-        enough = len(bulk.looks) >= BULK_LOOKS_MIN or bulk.bytes >= BULK_BYTES_MAX
-        return self._hurry or enough or age >= self._pace.bulk_age
+    @staticmethod
+    def _is_due(bulk: Draft) -> bool:
+        return bulk.is_full or asyncio.get_running_loop().time() >= bulk.due_at
 
     async def _settle(self, draft: Draft) -> None:
         began = asyncio.get_running_loop().time()
         number = draft.writer.number
-        confirmed = self._ends.confirmed(draft.looks)
-        batch = Batch(
-            number,
-            self._source,
-            tuple(draft.looks),
-            tuple(draft.crates),
-            draft.sweep,
-            confirmed,
-        )
         try:
-            draft.writer.finish(batch)
+            draft.writer.finish(self._batch(draft))
         except OSError as error:
             self._abandon(draft, error)
             return
         settled = await self._offer(number)
-        self.timestamp = max(self.timestamp, settled.timestamp)
-        self.confirmed_at = self._clock()
-        self._cursors.put(_after(cursor, settled) for cursor in draft.cursors)
+        taken = self._remember(draft.cursors, settled)
         drop_batch(self._spool, number)
+        if not taken:
+            self._end_without(draft, settled.refused_whole)
+            return
+        self.confirmed_at = self._clock()
         gone = {look.name for look in draft.looks if look.outcome is Outcome.GONE}
         for key in draft.subjects():
-            self._ends.land(key, ABSENT if key in gone else _result(key, settled))
+            self._ends.land(key, _result(key, settled, is_gone=key in gone))
         draft.settled.set()
         logger.info(
             "batch %d: %d index files, %d crates settled at timestamp %d in %.2f s, %d refused",
@@ -274,6 +282,36 @@ class Outbox:
             len(settled.refused),
         )
 
+    def _batch(self, draft: Draft) -> Batch:
+        try:
+            confirmed = self._ends.confirmed(draft.looks, self._clock())
+        except OSError as error:
+            logger.warning("%s; what upstream confirmed is said later", error)
+            confirmed = None
+        return Batch(
+            draft.writer.number,
+            self._source,
+            tuple(draft.looks),
+            tuple(draft.crates),
+            draft.sweep,
+            confirmed,
+        )
+
+    def _remember(self, cursors: Iterable[Cursor], settled: Settled) -> bool:
+        """Move the cursors of a batch; return whether the signer looked at it at all."""
+        if settled.refused_whole:
+            logger.warning(
+                "batch %d: not looked at: %s; it is fetched again",
+                settled.batch,
+                settled.refused_whole,
+            )
+            return False
+        self.timestamp = max(self.timestamp, settled.timestamp)
+        self._cursors.put(_after(cursor, settled) for cursor in cursors)
+        before = int(self._cursors.fact(TIMESTAMP) or 0)
+        self._cursors.set_fact(TIMESTAMP, str(max(before, settled.timestamp)))
+        return True
+
     async def _settle_leftover(self, number: int) -> None:
         try:
             with open_batch(self._spool, number) as reader:
@@ -283,20 +321,23 @@ class Outbox:
             drop_batch(self._spool, number)
             return
         settled = await self._offer(number)
-        self.timestamp = max(self.timestamp, settled.timestamp)
         cursors = [_cursor(look) for look in looks if look.outcome is not Outcome.UNCHANGED]
-        self._cursors.put(_after(cursor, settled) for cursor in cursors)
+        if self._remember(cursors, settled):
+            logger.info("batch %d, left by an earlier process: settled", number)
         drop_batch(self._spool, number)
-        logger.info("batch %d, left by an earlier process: settled", number)
 
     async def _offer(self, number: int) -> Settled:
         """Offer until the signer answers; the batch stays where it is meanwhile."""
         while True:
             try:
-                settled = parse_settled(await ask(self._socket, Offer(number)))
+                async with asyncio.timeout(self._pace.offer):
+                    settled = parse_settled(await ask(self._socket, Offer(number)))
                 if settled.batch == number:
                     break
                 problem = f"it answered about batch {settled.batch}"
+            except TimeoutError:
+                # To offer twice is harmless: the second time nothing is left to be done.
+                problem = f"no answer within {self._pace.offer:g} s"
             except (OSError, MalformedMessageError, ValueError, TypeError) as error:
                 problem = str(error) or type(error).__name__
             if not self.signer_silence:
@@ -324,8 +365,10 @@ def _after(cursor: Cursor, settled: Settled) -> Cursor:
     return cursor if reason is None else replace(cursor, known=Known.REFUSED, trouble=reason)
 
 
-def _result(key: str, settled: Settled) -> Result:
+def _result(key: str, settled: Settled, *, is_gone: bool) -> Result:
     reason = settled.refused.get(key)
     if reason is not None:
         return Result(Kind.REFUSED, reason, settled.timestamp)
+    if is_gone:
+        return ABSENT
     return Result(Kind.PUBLISHED, "", settled.timestamp)

@@ -21,6 +21,7 @@ from mirror.config import Config
 from mirror.core.batch import Outcome
 from mirror.core.index import IndexLimits, parse_index_file
 from mirror.core.names import CrateId, CrateName, index_path
+from mirror.core.plan import seconds_left
 from mirror.errors import RejectedError, UpstreamAnswerError, UpstreamUnreachableError
 from mirror.sync import answers, transport
 from mirror.sync.contact import Contact
@@ -76,7 +77,7 @@ class Upstream:
         self._prefix = str(self._index)
         self._hops = Hops(self._index)
         self._dl = ""
-        self._dl_until = 0.0
+        self._dl_since = 0.0
         self._dl_lock = asyncio.Lock()
         agent = user_agent(config.contact)
         common = [("user-agent", agent), ("accept", "*/*")]
@@ -133,8 +134,8 @@ class Upstream:
             return await answers.save_body(response, subject, self._config.crate_max_bytes, file)
 
     async def fetch_page(self, url: str, max_bytes: int) -> Page:
-        """Fetch something that is neither index file nor crate."""
-        async with self._get(url, self._ask_gzip, url) as response:
+        """Fetch something that is neither index file nor crate, from where our operator says."""
+        async with self._get(url, self._ask_gzip, url, operators=True) as response:
             if response.status_code != 200:
                 raise answers.refuse_status(response, url)
             data = await answers.read_body(response, url, max_bytes)
@@ -142,13 +143,19 @@ class Upstream:
 
     @asynccontextmanager
     async def _get(
-        self, url: str, headers: list[tuple[str, str]], subject: str
+        self, url: str, headers: list[tuple[str, str]], subject: str, *, operators: bool = False
     ) -> AsyncIterator[httpx.Response]:
-        """Give the answer at the end of the redirects; its body is read inside the block."""
+        """Give the answer at the end of the redirects; its body is read inside the block.
+
+        `operators`: the address is in our own settings, not upstream's word.
+        """
         limit = self._config.total_timeout
         try:
             async with asyncio.timeout(limit):
-                response = await self._follow(httpx.URL(url), headers, subject)
+                start = _url(url, subject)
+                if not operators:
+                    await self._hops.check(start, subject)
+                response = await self._follow(start, headers, subject)
                 try:
                     yield response
                 finally:
@@ -157,8 +164,6 @@ class Upstream:
             raise UpstreamAnswerError(f"{subject}: not whole after {limit:g} s") from error
         except httpx.RequestError as error:
             raise UpstreamAnswerError(f"{subject}: {transport.describe(error)}") from error
-        except httpx.InvalidURL as error:
-            raise UpstreamAnswerError(f"{subject}: {error}: {url[:200]!r}") from error
 
     async def _follow(
         self, url: httpx.URL, headers: list[tuple[str, str]], subject: str
@@ -220,9 +225,10 @@ class Upstream:
 
     async def _current_dl(self) -> str:
         async with self._dl_lock:
-            if not self._dl or self._clock() >= self._dl_until:
+            now = self._clock()
+            if not self._dl or not seconds_left(self._dl_since, self._config.max_age, now=now):
                 self._dl = await self._fetch_dl()
-                self._dl_until = self._clock() + self._config.max_age
+                self._dl_since = self._clock()
             return self._dl
 
     async def _fetch_dl(self) -> str:
@@ -238,12 +244,10 @@ class Upstream:
             raise UpstreamAnswerError(
                 f"{subject}: it wants a login (auth-required), which Crateseal cannot give"
             )
-        try:
-            url = httpx.URL(str(dl).partition("{")[0])
-        except httpx.InvalidURL as error:
-            raise UpstreamAnswerError(f"{subject}: expected a URL as `dl`, got {dl!r}") from error
-        await self._hops.check(url, subject)
-        return str(dl)
+        # Where it leads is looked at once it is filled in, for each crate.
+        if not isinstance(dl, str) or not dl.startswith(("http://", "https://")):
+            raise UpstreamAnswerError(f"{subject}: expected a URL as `dl`, got {str(dl)[:200]!r}")
+        return dl
 
     async def _cksum(self, crate: CrateId, subject: str) -> str:
         """Look up the checksum that some registries have in their download addresses."""
@@ -275,6 +279,13 @@ def user_agent(contact: str | None) -> str:
     """Say who asks, and whom to complain to."""
     about = f"+{PROJECT_URL}" + (f"; {contact}" if contact else "")
     return f"crateseal/{version('crateseal')} ({about})"
+
+
+def _url(text: str, subject: str) -> httpx.URL:
+    try:
+        return httpx.URL(text)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise UpstreamAnswerError(f"{subject}: {error}: {text[:200]!r}") from error
 
 
 async def _close(response: httpx.Response) -> None:

@@ -86,6 +86,8 @@ class Pace:
     sweep_retries: tuple[float, ...] = (0.5, 2.0, 5.0)
     """Waits before the names that failed in a sweep are tried again."""
     signer_retry: float = 1.0
+    offer: float = 120.0
+    """A signer that is busy with a large publication is given so long to answer."""
     gather: float = 5.0
     """What one want asked for is published together if it arrives within this."""
     dependencies: float = 1.0

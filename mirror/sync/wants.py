@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from mirror.core.names import CrateId, CrateName
 from mirror.core.plan import Fetch
 from mirror.seam import Want, WantAnswer
-from mirror.sync.fetcher import Fetcher, Parts
+from mirror.sync.fetcher import Fetcher
 from mirror.sync.flights import Flight
+from mirror.sync.parts import Parts
 from mirror.sync.values import Kind, Result
 
 LOOK_BEHIND_RETRY = 30.0
@@ -45,7 +46,7 @@ class Wants:
         results: dict[str, Result] = {}
         names: dict[CrateName, Fetch] = {}
         for name in dict.fromkeys(want.names):
-            match self._fetcher.lack_name(name):
+            match self._fetcher.index_files.lack(name):
                 case Result() as result:
                     results[name] = result
                 case Flight() as flight:
@@ -67,7 +68,7 @@ class Wants:
     ) -> list[CrateId]:
         crates = []
         for crate in dict.fromkeys(wanted):
-            known = self._fetcher.lack_crate(crate)
+            known = self._fetcher.crates.lack(crate)
             if isinstance(known, Result):
                 results[str(crate)] = known
                 continue
@@ -81,7 +82,7 @@ class Wants:
     def _begin_index_of(self, crate: CrateId, names: dict[CrateName, Fetch]) -> None:
         """Look at a crate's index file too where it is not held, or old."""
         name = crate.canonical_name
-        step = self._fetcher.see_name(name)
+        step = self._fetcher.index_files.see(name)
         if name not in names and isinstance(step, Fetch):
             names[name] = step
             self._parts.flights.start(name, urgent=True, lacking=False)
@@ -91,7 +92,7 @@ class Wants:
         seconds = self._config.max_age
         names: dict[CrateName, Fetch] = {}
         for name in want.seen:
-            match self._fetcher.see_name(name):
+            match self._fetcher.index_files.see(name):
                 case Fetch() as step:
                     names[name] = step
                     self._parts.flights.start(name, urgent=True, lacking=False)

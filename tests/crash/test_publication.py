@@ -136,7 +136,7 @@ def test_a_full_disk_loses_nothing_and_the_same_batch_goes_through_later(base, t
                 self._stop_at = kept
 
     struck = 0
-    for stop_at in range(2, 45):
+    for stop_at in range(4, 47):
         folder = copy_of(base, tmp_path)
         bench = Workbench(folder, disk=FullDisk(folder, stop_at=stop_at))
         bench.now += 100

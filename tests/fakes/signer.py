@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import json
 from collections import Counter
 
 from mirror.core.batch import Outcome, Settled
+from mirror.core.layout import METADATA_DIR
 from mirror.seam import SIGN_SOCKET, encode, parse_offer
 from mirror.store.spool import open_batch
 
@@ -34,9 +36,17 @@ class FakeSigner:
         self._keep = keep
         self._takes = takes
         self.batches = []
-        self.timestamp = 100
+        self.offers = []
+        self._published = config.www / METADATA_DIR / "timestamp.json"
+        self.timestamp = self._read_timestamp()
         self.refuse = {}
         """Name, or `name version` -> reason."""
+        self.refuse_whole = []
+        """Reasons: each next batch is refused whole with one of them."""
+        self.refused_whole = []
+        """The batches that were."""
+        self.silent = 0
+        """So many next offers get no answer at all."""
         self.free = asyncio.Event()
         """While it is clear, no offer is answered."""
         self.free.set()
@@ -79,11 +89,33 @@ class FakeSigner:
 
     async def _answer(self, reader, writer):
         number = parse_offer(await reader.readline()).batch
+        self.offers.append(number)
+        if self.silent:
+            self.silent -= 1
+            await reader.read()
+            return
         await self.free.wait()
         await asyncio.sleep(self._takes)
+        settled = self._settle(number)
+        writer.write(encode(settled))
+        await writer.drain()
+
+    def _settle(self, number):
+        if self.refuse_whole:
+            self.refused_whole.append(number)
+            return Settled(number, self.timestamp, refused_whole=self.refuse_whole.pop(0))
         if self._keep:
             with open_batch(self._config.spool, number) as batch:
                 self.batches.append(Seen(batch))
         self.timestamp += 1
-        writer.write(encode(Settled(number, self.timestamp, self.refuse)))
-        await writer.drain()
+        self._publish()
+        return Settled(number, self.timestamp, self.refuse)
+
+    def _publish(self):
+        self._published.parent.mkdir(parents=True, exist_ok=True)
+        self._published.write_text(json.dumps({"signed": {"version": self.timestamp}}))
+
+    def _read_timestamp(self):
+        if not self._published.exists():
+            return 100
+        return json.loads(self._published.read_text())["signed"]["version"]

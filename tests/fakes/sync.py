@@ -33,6 +33,7 @@ class FakeSync:
         finally:
             server.close()
             self.hold.set()
+            await asyncio.sleep(0.01)  # who has just been let in gets to `_take`
             await asyncio.gather(*self._connections)
 
     async def _take(self, reader, writer):
@@ -50,15 +51,24 @@ class FakeSync:
         with contextlib.suppress(OSError):
             await writer.drain()
         writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    async def told(self, count):
+        """Return once so many wants have come and been answered."""
+        async with asyncio.timeout(10):
+            while len(self.wants) < count or self._connections:
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(0.02)  # for those who asked to read the answer
 
     def asked(self):
         """The wants, without the hints."""
         return [want for want in self.wants if not want.seen]
 
 
-def client_of(data, *, clock=lambda: NOW, **settings):
+def client_of(data, *, clock=lambda: NOW, monotonic=lambda: 0.0, **settings):
     """Return (app, client) of a server on this data folder."""
-    app = build_app(Config(data=data, **settings), clock)
+    app = build_app(Config(data=data, **settings), clock, monotonic)
     # As bytes on the wire would: nothing decodes a body behind the test's back.
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     headers = {"Accept-Encoding": "identity"}

@@ -104,12 +104,17 @@ def flip(file, offset=None):
 
 
 @contextmanager
-def answering(answer):
-    """Serve on loopback: `answer(path)` returns status, headers and body; yield the URL."""
+def answering(answer, answer_post=None):
+    """Serve on loopback: `answer(path)` returns status, headers and body; yield the URL.
+
+    A POST is answered likewise, or by `answer_post(body)` where that is given.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            status, headers, body = answer(self.path)
+            self._send(*answer(self.path))
+
+        def _send(self, status, headers, body):
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
@@ -119,8 +124,8 @@ def answering(answer):
             self.wfile.write(body)
 
         def do_POST(self):
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.do_GET()
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self._send(*(answer_post(body) if answer_post else answer(self.path)))
 
         def log_message(self, *_args):
             pass

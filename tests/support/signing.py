@@ -7,6 +7,7 @@ from mirror.config import Config
 from mirror.core.batch import Batch, FetchedCrate, Look, Outcome, Sweep
 from mirror.core.names import CrateId, CrateName
 from mirror.sign.check import Checker
+from mirror.sign.heartbeat import put_config, put_heartbeat
 from mirror.sign.opening import init_repository, open_parts
 from mirror.sign.recover import end_well, recover
 from mirror.sign.signer import Signer
@@ -35,6 +36,8 @@ class Workbench:
         self.parts = open_parts(self.config, self.clock, self.disk)
         self.signer = Signer(self.parts)
         recover(self.parts, self.signer, now=self.now)
+        put_config(self.parts)
+        put_heartbeat(self.parts, trouble=None, now=self.now)
         return self
 
     def close(self):

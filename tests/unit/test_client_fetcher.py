@@ -21,7 +21,6 @@ from mirror.client.fetcher import (
     HttpFetcher,
     MirrorAwayError,
     checked_url,
-    is_loopback,
     one_line,
 )
 from mirror.errors import UsageError
@@ -163,20 +162,32 @@ def test_loopback_never_goes_through_a_proxy():
         assert subprocess.check_output(argv, env=environment) == b"ok"
 
 
+def test_what_is_asked_for_is_sent_once_and_the_answer_is_read():
+    paths = []
+
+    def answer(path):
+        paths.append(path)
+        return 200, {}, b'{"pending": ["a"]}'
+
+    with fetching(answer) as fetcher:
+        assert fetcher.post("api/v1/want", {"names": ["a"]}) == {"pending": ["a"]}
+    assert paths == ["/api/v1/want"]
+
+
 @pytest.mark.parametrize(
-    ("url", "loopback"),
+    "answer",
     [
-        ("http://127.0.0.1:8470/", True),
-        ("http://127.8.8.8/", True),
-        ("http://[::1]:8470/", True),
-        ("http://localhost/", True),
-        ("http://mirror.localhost/", True),
-        ("http://localhost.example.org/", False),
-        ("https://10.0.0.1/", False),
+        (200, {}, b"<html>"),
+        (200, {}, b"[" * 100_000),
+        (200, {}, b" " * 8_000_001),
+        (200, {"Content-Length": "50"}, b"{}"),
+        (404, {}, b"{}"),
+        (503, {"Retry-After": "5"}, b"{}"),
     ],
 )
-def test_loopback_is_told_from_the_rest(url, loopback):
-    assert is_loopback(url) == loopback
+def test_without_a_good_answer_to_what_is_asked_for_there_is_none(answer):
+    with fetching(lambda _path: answer) as fetcher:
+        assert fetcher.post("api/v1/want", {}) is None
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,20 @@
 import io
 import json
 import time
+from contextlib import closing
 from hashlib import sha256
 
 import pytest
 
-from mirror.client.verify import VerifyOptions, run_verify
+from mirror.client.fetcher import FetchLimits, HttpFetcher
+from mirror.client.lock import read_lock
+from mirror.client.trust import TrustedRoot
+from mirror.client.verify import Places, VerifyOptions, run_verify, verify_lock
+from mirror.client.want import ROUNDS, bring
 from mirror.core.layout import crate_file
 from mirror.core.names import CrateId
 from mirror.errors import ProofError, UnreachableError, UsageError
+from mirror.seam import WANT_MAX_NAMES
 from tests.support.crates import crate_bytes, index_line
 from tests.support.mirror_folder import MirrorFolder, answering, flip, from_folder, locked
 from tuf_repo.keys import load_online_signers
@@ -252,6 +258,77 @@ def test_a_mirror_is_asked_once_for_the_index_files_that_it_lacks(mirror):
     assert len(asked) == 1
 
 
+class Wanting:
+    """A mirror that lacks names, and is asked for them: `answer(names, round)` is what it says."""
+
+    def __init__(self, mirror, answer):
+        self._mirror = mirror
+        self._answer = answer
+        self._static = from_folder(mirror.www)
+        self.asked = []
+        self.pauses = []
+
+    def verify(self, names):
+        """Return the report on a lock that names version 1.0.0 of each."""
+        lock = read_lock(self._mirror.lock(*((name, "1.0.0") for name in names)))
+        root = TrustedRoot((self._mirror.metadata / "1.root.json").read_bytes())
+        with answering(self._static, self._want) as url:
+            server = HttpFetcher(url, FetchLimits(), sleep=self.pauses.append)
+            with closing(server):
+                return verify_lock(lock, Places(server, server), root, lambda _result: None)
+
+    def _want(self, body):
+        names = json.loads(body)["names"]
+        self.asked.append(names)
+        return 200, {}, json.dumps(self._answer(names, len(self.asked))).encode()
+
+
+def test_what_is_still_being_fetched_is_asked_for_again(mirror):
+    def answer(names, number):
+        if number < 3:
+            return {"pending": ["delta", "never asked for"]}
+        mirror.hold(("gamma", "1.0.0"), ("delta", "1.0.0"))
+        return {"pending": []}
+
+    wanting = Wanting(mirror, answer)
+    report = wanting.verify(["alpha", "gamma", "delta"])
+    assert [result.status for result in report.results] == ["proven"] * 3
+    assert wanting.asked == [["delta", "gamma"], ["delta"], ["delta"]]
+    assert len(wanting.pauses) == 2
+
+
+def test_what_is_being_fetched_for_ever_is_told_as_such_and_not_as_an_absence(mirror):
+    wanting = Wanting(mirror, lambda names, _number: {"pending": names})
+    report = wanting.verify(["alpha", "gamma"])
+    alpha, gamma = report.results
+    assert (alpha.status, gamma.status) == ("proven", "unreachable")
+    assert "still fetching" in str(gamma.error)
+    assert report.exit_code == 3
+    assert len(wanting.asked) == ROUNDS
+
+
+@pytest.mark.parametrize("said", [[], {}, {"pending": 3}, {"pending": [["gamma"]]}, None])
+def test_an_answer_that_says_nothing_of_use_is_none(mirror, said):
+    wanting = Wanting(mirror, lambda _names, _number: said)
+    assert wanting.verify(["gamma"]).results[0].status == "not held"
+    assert len(wanting.asked) == 1
+
+
+def test_a_lock_of_many_names_is_asked_for_in_portions(mirror):
+    names = [f"gamma{number:04}" for number in range(WANT_MAX_NAMES + 1)]
+    asked = []
+
+    def want(body):
+        asked.append(json.loads(body)["names"])
+        return 200, {}, json.dumps({"pending": asked[-1][-1:] if len(asked) < 3 else []}).encode()
+
+    with answering(from_folder(mirror.www), want) as url:
+        server = HttpFetcher(url, FetchLimits(), sleep=lambda _seconds: None)
+        with closing(server):
+            assert bring(server, names) == frozenset()
+    assert asked == [names[:WANT_MAX_NAMES], names[WANT_MAX_NAMES:], names[-2:]]
+
+
 # ---- a mirror that does not answer
 
 
@@ -348,3 +425,18 @@ def test_a_bin_that_was_signed_for_another_role_is_refused(mirror):
     code, packages = findings(mirror)
     assert code == 1
     assert packages["alpha"]["finding"]["got"] == "metadata signed for the role 'crates-f'"
+
+
+def test_every_signed_hash_counts_as_in_python_tuf(mirror):
+    signer = load_online_signers(mirror.data / "keys").bins
+    for file in mirror.metadata.glob("*.crates-?.json"):
+        signed = json.loads(file.read_bytes())["signed"]
+        for info in signed["targets"].values():
+            info["hashes"]["sha512"] = "0" * 128
+        file.write_bytes(sign(signed, signer))
+    code, packages = findings(mirror)
+    assert code == 1
+    assert packages["alpha"]["finding"]["expected"] == "the bytes that were signed"
+    assert packages["alpha"]["finding"]["where"] == str(
+        mirror.file("tuf/targets/index/al/ph/*.alpha")
+    )

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import tarfile
 
@@ -33,7 +34,7 @@ from mirror.errors import (
     VersionVanishedError,
 )
 from tests.support.crates import crate_bytes, index_file, index_line
-from tests.support.tar import Entry
+from tests.support.tar import Entry, header, pax, raw
 
 LIMITS = IndexLimits()
 NAMES = st.from_regex(r"[a-z][a-z0-9_-]{0,63}", fullmatch=True).map(CrateName)
@@ -81,7 +82,7 @@ def test_versions_stand_in_the_order_of_the_specification():
     texts = "1.0.0-alpha 1.0.0-alpha.1 1.0.0-alpha.beta 1.0.0-beta 1.0.0-beta.2 1.0.0-beta.11"
     texts += " 1.0.0-rc.1 1.0.0 1.0.1 1.2.0 1.10.0 2.0.0"
     ordered = [CrateVersion(text) for text in texts.split()]
-    assert sorted(ordered[::-1]) == ordered
+    assert all(low < high for low, high in itertools.pairwise(ordered))
 
 
 @pytest.mark.parametrize(
@@ -136,6 +137,8 @@ def test_one_entry_is_found_as_in_the_whole_file(name, versions):
         index_line("demo", "1.0.0").decode().encode("utf-16"),
         b'{"a":' * 100_000,
         b'{"a":' + b"9" * 10_000 + b"}",
+        index_line("demo", "1.0.0")[:-1] + b',"x":' + b"[" * 300 + b"]" * 300 + b"}",
+        index_line("demo", "1.0.0").replace(b'"1.0.0"', b'"1.0.\\u0030"'),
     ],
 )
 def test_a_line_that_is_no_entry_of_this_crate_is_refused(line):
@@ -311,6 +314,67 @@ def test_too_many_entries_are_refused():
     many = archive(*(Entry(f"{TOP}/{number}") for number in range(50)))
     with pytest.raises(ArchiveError):
         check(many, ArchiveLimits(entries_max=49))
+
+
+GOOD = raw(f"{TOP}/Cargo.toml", b"[package]")
+END = bytes(1024)
+LONG = "a" * 120
+
+
+def test_what_real_crates_are_made_of_passes():
+    long = f"{TOP}/{LONG}"
+    check(
+        gzip.compress(
+            GOOD
+            + raw("long", long.encode() + b"\0", b"L")
+            + raw("short", b"x")
+            + pax(path=f"{TOP}/pax", mtime="1.5")
+            + raw("other", b"y")
+            + raw(f"{TOP}/folder/", kind=b"5")
+            + END
+        )
+    )
+    check(gzip.compress(GOOD))  # no end marks: cargo takes it too
+
+
+@pytest.mark.parametrize(
+    "tail",
+    {
+        "a number that is none hides the rest": raw(f"{TOP}/a", uid=b"zzzzzzz")
+        + raw(f"{TOP}/leak", kind=b"2", link="/etc/passwd"),
+        "a wrong header checksum": raw(f"{TOP}/a", sum=b"000000\0 ") + GOOD,
+        "a global pax header": pax(b"g", path=f"{TOP}/a") + raw("/etc/passwd"),
+        "a sparse file by pax": pax(GNU__sparse__name=f"{TOP}/a") + raw("../../evil"),
+        "an old sparse file": raw(f"{TOP}/a", kind=b"S"),
+        "a pax size that lies": pax(size="0") + raw(f"{TOP}/a", GOOD),
+        "a pax size without end": pax(size="9" * 60) + raw(f"{TOP}/a"),
+        "a negative size": raw(f"{TOP}/a", size=b"\xff" * 12),
+        "many long names": raw("l", b"x", b"L") * 1500,
+        "many pax headers": pax(path="x") * 1500,
+        "a huge long name": header("l", 400_000_000, b"L"),
+        "a long name without an entry": raw("l", b"x", b"L") + END,
+        "a path that escapes by pax": pax(path="/etc/passwd") + raw(f"{TOP}/a"),
+        "a link that leaves by pax": pax(linkpath="/etc/passwd") + raw(f"{TOP}/a", kind=b"2"),
+        "a link through a link": raw(f"{TOP}/a/l1", kind=b"2", link="..")
+        + raw(f"{TOP}/a/l2", kind=b"2", link="l1/../.."),
+        "a file through a link": raw(f"{TOP}/l", kind=b"2", link="sub") + raw(f"{TOP}/l/f"),
+        "a link that leaves and comes back": raw(f"{TOP}/l", kind=b"2", link=f"../{TOP}/a"),
+        "a drive of Windows": raw("C:/evil"),
+        "an unknown kind": raw(f"{TOP}/a", kind=b"Z"),
+        "a link with contents": raw(f"{TOP}/l", GOOD, b"2", link="a"),
+        "something after the end": END + GOOD,
+        "half a header": GOOD[:100],
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_what_readers_may_read_in_two_ways_is_refused(tail):
+    with pytest.raises(ArchiveError):
+        check(gzip.compress(GOOD + tail[1]))
+
+
+def test_a_second_gzip_member_is_refused():
+    with pytest.raises(ArchiveError):
+        check(gzip.compress(GOOD + END) + gzip.compress(GOOD))
 
 
 def test_a_verified_crate_has_the_bytes_its_line_names():

@@ -1,5 +1,6 @@
 """What sync remembers of upstream survives a restart, and may be lost."""
 
+import errno
 import sqlite3
 
 import pytest
@@ -13,6 +14,7 @@ A, B, C = (
     Cursor(CrateName("b"), Known.REFUSED, "bb", "", "", 50.0, "no good"),
     Cursor(CrateName("c"), Known.ABSENT, looked_at=10.0),
 )
+NOW = 1_000.0
 
 
 @pytest.fixture
@@ -56,19 +58,27 @@ def test_a_put_comes_after_what_was_noted(cursors):
 
 def test_held_names_are_the_published_and_the_refused(cursors):
     assert not cursors.holds_any()
-    assert cursors.oldest_look_at_held() is None
+    assert cursors.oldest_look_at_held(NOW) is None
     cursors.put([B, A, C])
     assert cursors.holds_any()
     assert cursors.followed() == ["a", "b"]
-    assert cursors.oldest_look_at_held() == 50.0
+    assert cursors.oldest_look_at_held(NOW) == 50.0
     cursors.put([Cursor(CrateName("z"), Known.PUBLISHED)])
-    assert cursors.oldest_look_at_held() is None
+    assert cursors.oldest_look_at_held(NOW) is None
 
 
 def test_the_oldest_look_counts_only_when_every_name_was_looked_at(cursors):
     cursors.put([A, B, C])
-    assert cursors.oldest_look_at_all(3) == 10.0
-    assert cursors.oldest_look_at_all(4) is None
+    assert cursors.oldest_look_at_all(3, NOW) == 10.0
+    assert cursors.oldest_look_at_all(4, NOW) is None
+
+
+def test_a_look_in_the_future_confirms_nothing(cursors):
+    cursors.put([A, B, C])
+    assert cursors.oldest_look_at_all(3, 99.0) is None
+    assert cursors.oldest_look_at_held(99.0) is None
+    assert list(cursors.looked_at_between(20.0, 99.0)) == ["b"]
+    assert list(cursors.looked_at_between(50.0, 100.0)) == ["a", "b"]
 
 
 def test_names_that_are_followed_no_longer_are_forgotten(cursors):
@@ -81,6 +91,53 @@ def test_another_upstream_keeps_the_names_and_forgets_the_rest(cursors):
     cursors.put([A])
     cursors.forget_validators()
     assert cursors.get(A.name) == Cursor(A.name, Known.PUBLISHED, "aa")
+
+
+def test_after_a_restored_publication_only_the_held_names_are_left(cursors):
+    cursors.put([A, B, C])
+    cursors.forget_publications()
+    assert list(cursors) == [
+        Cursor(A.name, Known.PUBLISHED),
+        Cursor(B.name, Known.REFUSED, trouble="no good"),
+    ]
+
+
+def limit_pages(cursors, pages):
+    """Let the file grow no more: SQLite then says what it says of a full disk."""
+    cursors._db.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def test_what_a_full_disk_does_not_take_is_remembered_until_there_is_room(tmp_path, caplog):
+    path = tmp_path / "cursors.sqlite3"
+    cursors = Cursors(path)
+    many = [Cursor(CrateName(f"n{number:04}"), Known.PUBLISHED) for number in range(3_000)]
+    limit_pages(cursors, 1)  # as far as it goes: no smaller than the file is
+    cursors.put(many)
+    for cursor in many:
+        cursors.note(cursor)
+    cursors.set_fact("upstream", "there")
+    assert cursors.get(many[7].name) == many[7]
+    assert cursors.fact("upstream") == "there"
+    assert caplog.text.count("kept in memory") == 1
+    with pytest.raises(OSError, match="full") as caught:
+        cursors.followed()
+    assert caught.value.errno == errno.ENOSPC
+    limit_pages(cursors, 1_000_000)
+    assert len(cursors.followed()) == 3_000
+    cursors.close()
+    again = Cursors(path)
+    assert len(again) == 3_000
+    assert again.fact("upstream") == "there"
+    again.close()
+
+
+def test_what_cannot_be_read_is_not_remembered_and_ends_nothing(cursors, caplog):
+    cursors.put([A])
+    cursors._db.execute("DROP TABLE cursor")
+    assert cursors.get(A.name) is None
+    assert "cannot be read" in caplog.text
+    with pytest.raises(OSError, match="no such table"):
+        len(cursors)
 
 
 @pytest.mark.parametrize("damage", ["text", "foreign", "torn", "empty"])

@@ -1,8 +1,9 @@
 """What to ask upstream for: every case of the decision."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mirror.core.batch import Sweep
 from mirror.core.names import CrateName
 from mirror.core.plan import (
     Cursor,
@@ -10,13 +11,14 @@ from mirror.core.plan import (
     Fresh,
     Known,
     Outside,
-    is_complete,
     is_news,
     is_worth_reporting_gone,
+    missing,
     next_sweep,
     plan_lacking,
     plan_look,
     plan_seen,
+    seconds_left,
 )
 
 NAME = CrateName("serde")
@@ -80,10 +82,21 @@ def test_absence_is_reported_once():
     assert not is_worth_reporting_gone(looked(0, Known.ABSENT))
 
 
-def test_a_sweep_is_complete_over_a_whole_source_with_nothing_missing():
-    assert is_complete(Sweep(1.0, 1.0, 5, 0, whole_source=True))
-    assert not is_complete(Sweep(1.0, 1.0, 5, 1, whole_source=True))
-    assert not is_complete(Sweep(1.0, 1.0, 5, 0, whole_source=False))
+def test_a_look_in_the_future_is_none_the_clock_was_set_back():
+    assert plan_seen(looked(-1), **AGES) == Fetch(conditional=True)
+    assert plan_seen(looked(-1_000_000), **AGES) == Fetch(conditional=True)
+    assert lacking(looked(-1)) == Fetch(conditional=False)
+    assert seconds_left(NOW, 600.0, now=NOW) == 600.0
+    assert seconds_left(NOW + 1, 600.0, now=NOW) == 0.0
+    assert seconds_left(NOW - 600, 600.0, now=NOW) == 0.0
+
+
+@given(st.sets(st.integers(0, 30)), st.sets(st.integers(0, 30)))
+def test_missing_is_what_was_not_looked_at(names, looked_at):
+    def ordered(numbers):
+        return sorted(CrateName(f"n{number}") for number in numbers)
+
+    assert list(missing(ordered(names), ordered(looked_at))) == ordered(names - looked_at)
 
 
 def test_the_next_sweep_is_due_a_period_after_the_last_began():

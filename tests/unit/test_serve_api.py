@@ -1,9 +1,15 @@
 import asyncio
 import json
+import threading
 
 import pytest
 
 from mirror.seam import Want, WantAnswer
+from mirror.serve.api import Api
+from mirror.serve.files import Files
+from mirror.serve.site import Site
+from mirror.serve.want import Wants
+from mirror.store.publication import Publications
 from tests.fakes.sync import FakeSync, client_of
 from tests.fakes.www import COMPLETE, FakeWww, index_line
 
@@ -63,6 +69,38 @@ def test_a_crate_says_which_versions_are_published_and_which_files_are_held(www)
     assert (fields["name"], fields["timestamp"], fields["withheld"]) == ("Serde", 1, None)
     shown = [(v["version"], v["yanked"], v["held"]) for v in fields["versions"]]
     assert shown == [("1.0.0", False, True), ("1.1.0", True, False)]
+
+
+def test_look_ups_stay_on_the_loop_and_reading_does_not(www):
+    """The caches of a publication are one thread's; two at once lose their places in it."""
+    threads = {"target": set(), "read": set()}
+
+    class Watched:
+        def __init__(self, publication):
+            self._publication = publication
+
+        def target(self, path):
+            threads["target"].add(threading.get_ident())
+            return self._publication.target(path)
+
+        def __getattr__(self, name):
+            return getattr(self._publication, name)
+
+    class WatchedPublications(Publications):
+        def current(self):
+            return Watched(super().current())
+
+    class WatchedFiles(Files):
+        def read(self, path):
+            threads["read"].add(threading.get_ident())
+            return super().read(path)
+
+    site = Site(www.root, WatchedPublications(www.root), WatchedFiles(www.root))
+    wants = Wants(www.root.parent / "sync.sock", 1.0, lambda: 0.0)
+    answer = asyncio.run(Api(site, wants, "http://mirror", lambda: 0.0).crate("serde"))
+    assert answer.status_code == 200
+    assert threads["target"] == {threading.get_ident()}
+    assert threading.get_ident() not in threads["read"]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 import os
+import threading
 
 import pytest
 
-from mirror.serve.files import SMALL_MAX_BYTES, Dress, Files
+from mirror.serve.files import SMALL_MAX_BYTES, Dress, Files, Opened
 
 PLAIN = Dress(((b"content-type", b"text/plain"),))
 
@@ -55,3 +56,28 @@ def test_what_is_big_is_left_on_the_disk(tmp_path, more):
     (tmp_path / "file").write_bytes(b"x" * (SMALL_MAX_BYTES + more))
     stored = Files(tmp_path).get("file", PLAIN)
     assert (stored.body is None, stored.length) == (more == 1, SMALL_MAX_BYTES + more)
+
+
+def test_a_descriptor_closes_when_the_last_thread_has_read_it(tmp_path):
+    """Closed under the thread's hands its number could be another file's: a client would get it."""
+    (tmp_path / "file").write_bytes(b"these bytes")
+    begun, go_on, read = threading.Event(), threading.Event(), []
+
+    def slow(fd, length, offset):
+        begun.set()
+        assert go_on.wait(30)
+        return os.pread(fd, length, offset)
+
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    file = Opened(fd, slow)
+    thread = threading.Thread(target=lambda: read.append(file.read(5, 6)))
+    thread.start()
+    assert begun.wait(30)
+    file.close()  # as a request does that was cancelled
+    os.fstat(fd)
+    go_on.set()
+    thread.join()
+    assert read == [b"bytes"]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+    assert file.read(5, 0) == b""

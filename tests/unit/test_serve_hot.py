@@ -2,13 +2,14 @@ import asyncio
 import gzip
 import hashlib
 import json
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
 from mirror.core.names import CrateId
 from mirror.seam import Want, WantAnswer
-from tests.fakes.sync import FakeSync, client_of
+from tests.fakes.sync import NOW, FakeSync, client_of
 from tests.fakes.www import COMPLETE, FakeWww, index_line
 
 CRATE = b"\x1f\x8b not really a crate" * 9
@@ -147,6 +148,31 @@ def test_a_big_crate_is_streamed_whole(www):
     answer = ask(www, "/crates/big/big-1.0.0.crate")
     assert answer.content == big
     assert answer.headers["content-length"] == str(len(big))
+
+
+def test_who_goes_away_in_the_middle_of_a_big_crate_leaves_no_descriptor_open(www):
+    big = bytes(range(256)) * 4_000
+    www.put_index("big", index_line("big", "1.0.0", big))
+    www.put_crate("big", "1.0.0", big)
+    www.publish()
+
+    async def run():
+        app, _ = client_of(www.root.parent)
+        begun = asyncio.Event()
+
+        async def send(message):
+            if message["type"] == "http.response.body":
+                begun.set()
+                await asyncio.sleep(60)
+
+        scope = scope_of("/crates/big/big-1.0.0.crate")
+        answering = asyncio.create_task(app(scope, None, send))
+        await begun.wait()
+        answering.cancel()
+        await asyncio.gather(answering, return_exceptions=True)
+        return [each.resolve().name for each in Path("/proc/self/fd").iterdir()]
+
+    assert "big-1.0.0.crate" not in asyncio.run(run())
 
 
 def test_crate_paths_keep_the_names_case_and_the_404_says_so(www):
@@ -355,8 +381,6 @@ def test_no_path_leads_to_a_file_outside(www, path):
 
 def raw(data, path):
     """Ask for exactly this path, as a server hands it to an application; return status and body."""
-    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b""}
-    scope |= {"raw_path": path.encode(), "root_path": "", "scheme": "http"}
     sent = []
 
     async def send(message):
@@ -365,8 +389,13 @@ def raw(data, path):
     async def receive():
         return {"type": "http.disconnect"}
 
-    asyncio.run(client_of(data)[0](scope, receive, send))
+    asyncio.run(client_of(data)[0](scope_of(path), receive, send))
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
+
+
+def scope_of(path):
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b""}
+    return scope | {"raw_path": path.encode(), "root_path": "", "scheme": "http"}
 
 
 def test_a_signed_line_cannot_lead_outside_either(www):
@@ -530,7 +559,7 @@ def test_what_is_withheld_is_403_with_the_notes_reason(www):
             async with client:
                 paths = "/index/ev/il/evil", "/crates/evil/evil-1.0.0.crate"
                 answers = [await client.get(path) for path in paths]
-            await asyncio.sleep(0.3)
+            await sync.told(1)
             return answers, sync.wants
 
     answers, wants = asyncio.run(run())
@@ -565,21 +594,40 @@ def test_held_names_are_told_as_seen_together_and_once(www):
         answer = WantAnswer(fresh_seconds=600.0)
         async with FakeSync(www.root.parent / "run", lambda _: answer).open() as sync:
             now = [1000.0]
-            _, client = client_of(www.root.parent, clock=lambda: now[0])
+            _, client = client_of(www.root.parent, monotonic=lambda: now[0])
             async with client:
                 for _ in range(3):
                     await asyncio.gather(client.get(PATH), client.get("/index/to/ki/tokio"))
-                await asyncio.sleep(0.3)
+                await sync.told(1)
                 now[0] += 61  # the first interval, before sync has said for how long
                 await client.get(PATH)
-                await asyncio.sleep(0.3)
+                await sync.told(2)
                 now[0] += 599
-                await client.get(PATH)
-                await asyncio.sleep(0.3)
+                await asyncio.gather(client.get(PATH), client.get("/index/to/ki/tokio"))
+                await sync.told(3)
             return sync.wants
 
     wants = asyncio.run(run())
-    assert [sorted(want.seen) for want in wants] == [["serde", "tokio"], ["serde"]]
+    assert [sorted(want.seen) for want in wants] == [["serde", "tokio"], ["serde"], ["tokio"]]
+
+
+def test_a_clock_that_is_set_back_silences_no_hint(www):
+    async def run():
+        async with FakeSync(www.root.parent / "run").open() as sync:
+            wall, passed = [NOW], [0.0]
+            _, client = client_of(
+                www.root.parent, clock=lambda: wall[0], monotonic=lambda: passed[0]
+            )
+            async with client:
+                await client.get(PATH)
+                await sync.told(1)
+                wall[0] -= 86_400
+                passed[0] += 61
+                await client.get(PATH)
+                await sync.told(2)
+            return sync.wants
+
+    assert asyncio.run(run()) == [Want(seen=("serde",))] * 2
 
 
 def test_on_the_way_out_those_who_wait_are_answered_503(www):

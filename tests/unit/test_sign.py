@@ -10,6 +10,7 @@ import pytest
 from mirror.core.batch import Sweep
 from mirror.core.layout import note_path, target_path
 from mirror.core.names import CrateName
+from mirror.sign.examine import _refusal
 from mirror.sign.state import EXTRA
 from mirror.store.www import GZIP_HEADER
 from tests.support.crates import crate_bytes, index_file, index_line
@@ -266,6 +267,9 @@ def test_a_signer_that_ended_well_has_nothing_to_recover(bench):
 # check
 
 DAMAGES = {
+    "the configuration changed": lambda w: (w / "index/config.json").write_bytes(b'{"dl":"x"}'),
+    "the configuration missing": lambda w: (w / "index/config.json").unlink(),
+    "the heartbeat of another root": lambda w: reroot(w / "status.json"),
     "an index link changed": lambda w: (w / "index/de/mo/demo").write_bytes(b"x"),
     "a gz changed": lambda w: flip(w / "index/de/mo/demo.gz"),
     "a second gzip member": lambda w: append(w / "index/de/mo/demo.gz", gzip.compress(b"x")),
@@ -291,6 +295,10 @@ def flip(path, at=-30):
     data = bytearray(path.read_bytes())
     data[at] ^= 1
     path.write_bytes(data)
+
+
+def reroot(path):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"root_sha256": "0" * 64}))
 
 
 def append(path, data):
@@ -420,3 +428,33 @@ def test_a_lost_ledger_is_filled_from_what_is_there(bench):
     bench.open()
     assert bench.parts.ledger.crate_count() == 1
     assert bench.findings() == []
+
+
+def test_an_older_timestamp_put_back_is_found(bench):
+    bench.settle({"demo": index_file("demo", "1.0.0")})
+    stamp = bench.www("tuf/metadata/timestamp.json")
+    older = stamp.read_bytes()
+    bench.settle({}, sweep=Sweep(bench.now, bench.now, 1, 0, whole_source=True))
+    assert bench.findings() == []
+    stamp.write_bytes(older)
+    assert "last committed" in bench.findings()[0].problem
+
+
+def test_a_lost_target_is_put_back_when_the_same_bytes_come_again(bench):
+    data = index_file("demo", "1.0.0")
+    bench.settle({"demo": data})
+    target = published(bench, "demo")
+    bench.www(f"tuf/targets/index/de/mo/{target.sha256}.demo").unlink()
+    assert bench.findings()
+    bench.settle({"demo": data})
+    assert not [f for f in bench.findings() if f.path.startswith("tuf/")]
+
+
+def test_bytes_that_bring_out_a_mistake_of_ours_are_refused_and_nothing_else_is():
+    def mistake():
+        raise ZeroDivisionError
+
+    assert "ZeroDivisionError" in str(_refusal("demo", mistake))
+    assert _refusal("demo", lambda: None) is None
+    with pytest.raises(OSError, match="full"):
+        _refusal("demo", failing)

@@ -1,0 +1,70 @@
+"""How a mirror is, as one map: what the publication says, signed, and what the heartbeat adds.
+
+Where both say something, the publication counts. The heartbeat, `www/status.json`, is not signed
+and may be missing, so a field of it may be anything; each caller looks at those that it uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from mirror.core.times import rfc3339
+
+STATUS_FORMAT = 1
+_SIGNED = ("mode", "upstream", "signed_at", "complete_as_of", "upstream_confirmed")
+
+
+class Published(Protocol):
+    """What counts here of a publication (store/publication.py)."""
+
+    @property
+    def timestamp_version(self) -> int:
+        """Its number."""
+
+    @property
+    def root_version(self) -> int:
+        """Of the newest root."""
+
+    @property
+    def trial(self) -> bool:
+        """Whether the root says that it was made for a first try."""
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """The mirror's signed state."""
+
+    @property
+    def expires(self) -> Mapping[str, float]:
+        """When each role's metadata expires, in seconds since 1970."""
+
+
+def merge(published: Published, root_sha256: str, heartbeat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that `www/status.json` has, brought up to date.
+
+    `root_sha256` is the fingerprint of the first root, `heartbeat` empty where there is none.
+    """
+    signed = published.state
+    held = {**_map(heartbeat.get("held")), **_map(signed.get("held"))}
+    return {
+        "format": STATUS_FORMAT,
+        "at": heartbeat.get("at"),
+        "timestamp": published.timestamp_version,
+        **{key: signed.get(key) for key in _SIGNED},
+        "public_url": heartbeat.get("public_url"),
+        "trial": published.trial,
+        "root_sha256": root_sha256,
+        "root_version": published.root_version,
+        "held": {"index": held.get("index"), "crates": held.get("crates")},
+        "expires": {
+            **_map(heartbeat.get("expires")),
+            **{role: rfc3339(at) for role, at in published.expires.items()},
+        },
+        "quarantined": heartbeat.get("quarantined", []),
+        "denied": heartbeat.get("denied", []),
+        "trouble": heartbeat.get("trouble"),
+    }
+
+
+def _map(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

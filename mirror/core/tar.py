@@ -1,0 +1,178 @@
+"""The entries of a tar stream as cargo reads them, and nothing that only some readers see.
+
+A library that is lenient shows another archive than cargo unpacks: one that ends at a header it
+does not like, one with names from a global header. So this reader knows what crates are made of
+(ustar, GNU long names, pax path, linkpath and size) and refuses the rest. Sources: POSIX, "pax
+Interchange Format"; the GNU tar manual; the `tar` crate that cargo uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+BLOCK = 512
+META_MAX_BYTES = 65_536
+"""The longest long name or pax header; real ones have a few hundred bytes."""
+
+FILE, HARD_LINK, SYMLINK, FOLDER = b"0", b"1", b"2", b"5"
+_LONG_NAME, _LONG_LINK, _PAX = b"L", b"K", b"x"
+
+Read = Callable[[int], bytes]
+"""Gives exactly so many bytes, or fewer at the end of the stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class TarEntry:
+    """One entry, its name and link target as they would be unpacked."""
+
+    path: str
+    kind: bytes
+    """The type flag: FILE, HARD_LINK, SYMLINK, FOLDER, or one that nobody should unpack."""
+    size: int
+    link: str
+
+
+@dataclass(slots=True)
+class _Overrides:
+    """What goes before an entry and changes it; each at most once."""
+
+    path: str | None = None
+    link: str | None = None
+    size: int | None = None
+    has_pax: bool = False
+
+
+def read_entries(read: Read) -> Iterator[TarEntry]:
+    """Yield the entries of an archive, their contents skipped.
+
+    Raises:
+        ValueError: it is no such archive, or holds what cargo would read in another way.
+    """
+    over = _Overrides()
+    while True:
+        block = read(BLOCK)
+        if 0 < len(block) < BLOCK:
+            raise ValueError("an archive that ends too early")
+        if not any(block):  # zeros, or the stream ends where a header would begin
+            if over != _Overrides():
+                raise ValueError("a long name without an entry")
+            _only_zeros(read)
+            return
+        header = _parse_header(block)
+        if header.kind in (_LONG_NAME, _LONG_LINK, _PAX):
+            _take_override(over, header.kind, _metadata(read, header.size))
+            continue
+        if over.size not in (None, header.size):
+            raise ValueError("a pax size that is not the header's")
+        yield TarEntry(
+            header.path if over.path is None else over.path,
+            header.kind,
+            header.size,
+            header.link if over.link is None else over.link,
+        )
+        over = _Overrides()
+        _skip(read, header.size)
+
+
+def _parse_header(block: bytes) -> TarEntry:
+    stored = _octal(block[148:156])
+    unsigned = sum(block) - sum(block[148:156]) + 8 * 0x20
+    if stored != unsigned:
+        raise ValueError("a header whose checksum is wrong")
+    path = _text(block[0:100])
+    if block[257:263] == b"ustar\0" and block[345]:
+        path = f"{_text(block[345:500])}/{path}"
+    kind = FILE if block[156:157] in (b"\0", b"7") else block[156:157]
+    size = _octal(block[124:136])
+    if kind in (HARD_LINK, SYMLINK, FOLDER) and size:
+        # Readers differ on whether data follows.
+        raise ValueError("a link or folder with a size")
+    for number in (block[108:116], block[116:124], block[136:148]):
+        _octal(number)  # user, group and time: what does not parse, some readers stop at
+    return TarEntry(path, kind, size, _text(block[157:257]))
+
+
+def _octal(field: bytes) -> int:
+    if field[0] & 0x80:
+        if field[0] != 0x80:
+            raise ValueError("a negative number in a header")
+        return int.from_bytes(field[1:], "big")
+    digits = field.rstrip(b"\0 ").lstrip(b" ")
+    if digits.strip(b"01234567"):
+        raise ValueError(f"a number that is none in a header: {digits[:12]!r}")
+    return int(digits or b"0", 8)
+
+
+def _text(field: bytes) -> str:
+    return field.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+
+def _metadata(read: Read, size: int) -> bytes:
+    if size > META_MAX_BYTES:
+        raise ValueError(f"a long name or pax header of {size} bytes")
+    data = _exactly(read, size)
+    _exactly(read, -size % BLOCK)
+    return data
+
+
+def _take_override(over: _Overrides, kind: bytes, data: bytes) -> None:
+    if kind == _LONG_NAME:
+        found = {"path": _text(data)}
+    elif kind == _LONG_LINK:
+        found = {"linkpath": _text(data)}
+    else:
+        _once(over.has_pax or None)
+        over.has_pax = True
+        found = dict(_pax_records(data))
+    for key, value in found.items():
+        match key:
+            case "path":
+                _once(over.path)
+                over.path = value
+            case "linkpath":
+                _once(over.link)
+                over.link = value
+            case "size":
+                _once(over.size)
+                over.size = int(value)
+            case _:
+                if key.startswith("GNU.sparse."):
+                    raise ValueError("a sparse file")
+
+
+def _once(before: object) -> None:
+    if before is not None:
+        raise ValueError("two long names for one entry")
+
+
+def _pax_records(data: bytes) -> Iterator[tuple[str, str]]:
+    """Yield the records `LENGTH KEY=VALUE`, a newline behind each (POSIX)."""
+    while data:
+        length, _, _ = data.partition(b" ")
+        if not length.isdigit() or len(length) > 6 or not len(length) < int(length) <= len(data):
+            raise ValueError("a pax record whose length is wrong")
+        record, data = data[: int(length)], data[int(length) :]
+        key, equals, value = record[len(length) + 1 : -1].partition(b"=")
+        if not equals or not record.endswith(b"\n") or b"\0" in value:
+            raise ValueError("a pax record that is none")
+        yield key.decode(), value.decode()
+
+
+def _skip(read: Read, size: int) -> None:
+    left = size + -size % BLOCK
+    while left:
+        left -= len(_exactly(read, min(left, META_MAX_BYTES)))
+
+
+def _only_zeros(read: Read) -> None:
+    while data := read(META_MAX_BYTES):
+        if any(data):
+            raise ValueError("something after the end of the archive")
+
+
+def _exactly(read: Read, size: int) -> bytes:
+    data = read(size)
+    if len(data) != size:
+        raise ValueError("an archive that ends too early")
+    return data
