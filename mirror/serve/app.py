@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import socket
 import threading
 import time
@@ -38,6 +39,7 @@ LOG = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 125
 """cargo's curl reuses a connection for 118 s at most: so it is never we who hang up on it."""
+DESCRIPTORS_MAX = 65_536
 LINGER_SECONDS = 0.3
 """On the way out: for requests that are already on the wire, on connections that look idle."""
 GRACEFUL_SECONDS = 5
@@ -95,8 +97,16 @@ def run_server(
     """Serve on a listening socket until told to stop, then drain."""
     if config.port == 0:
         config = replace(config, port=sock.getsockname()[1])
+    _allow_many_connections()
     app = build_app(config, clock)
     uvloop.run(_Server(app, stop).serve(sockets=[sock]))
+
+
+def _allow_many_connections() -> None:
+    """Take all the descriptors that this process may have: the usual 1,024 are soon held."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS_MAX if most == resource.RLIM_INFINITY else min(most, DESCRIPTORS_MAX)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def server_settings(app: object) -> uvicorn.Config:

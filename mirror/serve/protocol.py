@@ -12,6 +12,11 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+HEAD_MAX_BYTES = 65_536
+HEADERS_MAX = 100
+HEAD_SECONDS = 30.0
+"""From the first byte of a request, or from the connection's begin, to the request's end."""
+
 
 class OneWrite:
     """A transport that sends what is written in one turn of the loop in one system call."""
@@ -45,12 +50,71 @@ class OneWrite:
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection.
+
+    uvicorn and its parser collect a request's head for as long as it comes: here it has a size and
+    a time. What comes beside the body counts as head, so that trailers have the same limit.
+    """
+
+    _head_bytes = 0
+    _headers_count = 0
+    _is_complete = False
+    _too_slow: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Put `OneWrite` between uvicorn and the socket."""
         joined = OneWrite(cast("asyncio.Transport", transport), self.loop)
         super().connection_made(cast("asyncio.Transport", joined))
+        self._too_slow = self.loop.call_later(HEAD_SECONDS, self._hang_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the time limit too."""
+        self._set_time_limit(wanted=False)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came; hang up where a head grows too large."""
+        self._is_complete = False
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._is_complete:
+            self._head_bytes = 0
+        elif self._head_bytes > HEAD_MAX_BYTES:
+            self.send_400_response("Request head too large.")
+        # A request that came whole, as nearly all do, costs no timer.
+        self._set_time_limit(wanted=not self._is_complete and not self.transport.is_closing())
+
+    def on_message_begin(self) -> None:
+        """Begin to count a new request's headers."""
+        self._headers_count = 0
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count; the parser turns the error into a 400."""
+        self._headers_count += 1
+        if self._headers_count > HEADERS_MAX:
+            raise ValueError("too many headers")
+        super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """Bytes of a body are no head; the application limits them."""
+        self._head_bytes -= len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note that the request is whole."""
+        self._is_complete = True
+        super().on_message_complete()
+
+    def _set_time_limit(self, *, wanted: bool) -> None:
+        if wanted and self._too_slow is None:
+            self._too_slow = self.loop.call_later(HEAD_SECONDS, self._hang_up)
+        elif not wanted and self._too_slow is not None:
+            self._too_slow.cancel()
+            self._too_slow = None
+
+    def _hang_up(self) -> None:
+        self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
         """Stay silent: cargo offers `Upgrade: h2c` with every request and is glad of HTTP/1.1."""
