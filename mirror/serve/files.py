@@ -6,6 +6,7 @@ kept in memory for as long as the file on disk stays the same one.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -82,6 +83,18 @@ class Opened:
                 os.close(self._fd)
 
 
+_NO_SUCH_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR}
+
+
+def _raise_unless_absent(error: OSError) -> None:
+    """Raise again what does not say that there is no such file.
+
+    A process out of descriptors, or a disk that fails, must never read as absence.
+    """
+    if error.errno not in _NO_SUCH_FILE:
+        raise error
+
+
 class Files:
     """The web root's files, by path relative to it."""
 
@@ -99,7 +112,10 @@ class Files:
         """
         try:
             key = _key(os.stat(self._prefix + path, follow_symlinks=False))
-        except (OSError, ValueError):  # ValueError: a NUL in it
+        except OSError as error:
+            _raise_unless_absent(error)
+            return None
+        except ValueError:  # a NUL in it
             return None
         name = (path, dress)
         kept = self._kept.get(name)
@@ -131,7 +147,8 @@ class Files:
             return None
         try:
             fd = self._open_beneath(parts, name)
-        except OSError:
+        except OSError as error:
+            _raise_unless_absent(error)
             return None
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)

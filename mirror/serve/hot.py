@@ -91,6 +91,10 @@ class Hot:
             # The log says which file; that is nobody else's business.
             LOG.warning("%s", error)
             return try_later(f"this mirror cannot read what it published: no {error.expected}")
+        except OSError as error:
+            # Not "no such file" (files.py), so it says nothing about what is published.
+            LOG.warning("%s", error)
+            return try_later(f"this mirror cannot read its files: {error.strerror}")
         except Exception:
             LOG.exception("a mistake of ours at %s", path)
             return text(500, "a mistake of this server; its log says more")

@@ -1,4 +1,5 @@
 import os
+import resource
 import threading
 
 import pytest
@@ -81,3 +82,18 @@ def test_a_descriptor_closes_when_the_last_thread_has_read_it(tmp_path):
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
     assert file.read(5, 0) == b""
+
+
+def test_a_process_out_of_descriptors_does_not_say_that_a_file_is_absent(tmp_path):
+    (tmp_path / "file").write_bytes(b"here")
+    files = Files(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used - 1, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            files.read("file")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert files.read("file") == b"here"
+    assert files.read("other") is None
