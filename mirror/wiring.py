@@ -1,7 +1,8 @@
-"""From a `Config` to running rooms: the only place that knows how they fit together.
+"""From a `Config` to running rooms: where `sync`, `sign` and `serve` get what they need.
 
-Each function is one command's work: it takes the lock, builds what is needed, runs it, and gives
-back an exit code.
+Each function is one command's work: it takes the command's lock or port where it has one, builds
+what is needed, runs it, and gives back an exit code. Who starts processes of their own are others:
+`up.py` all of them, `once.py` a signer beside one look.
 """
 
 from __future__ import annotations

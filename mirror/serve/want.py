@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -25,7 +25,7 @@ HINT_DELAY_SECONDS = 0.005
 HINTS_MAX = 50_000
 """Names of which we remember when they were last told as seen."""
 FRESH_SECONDS = 60.0
-"""Until `sync` says for how long a hint lasts."""
+"""For so long a hint lasts on which `sync` has not said for how long."""
 
 
 class Became(Enum):
@@ -61,7 +61,6 @@ class Hints:
         tell: Callable[[list[CrateName]], None],
         names_max: int = HINTS_MAX,
     ) -> None:
-        self.fresh_seconds = FRESH_SECONDS
         self._monotonic = monotonic
         self._tell = tell
         self._names_max = names_max
@@ -75,10 +74,15 @@ class Hints:
             return
         if len(self._again_at) >= self._names_max:
             del self._again_at[next(iter(self._again_at))]
-        self._again_at[name] = now + self.fresh_seconds
+        self._again_at[name] = now + FRESH_SECONDS
         self._waiting.append(name)
         if len(self._waiting) == 1:
             asyncio.get_running_loop().call_later(HINT_DELAY_SECONDS, self._pass_on)
+
+    def lasts(self, names: Iterable[CrateName], seconds: float) -> None:
+        """Note for how long, from now on, nobody need say again that these were asked for."""
+        again_at = self._monotonic() + seconds
+        self._again_at.update((name, again_at) for name in names if name in self._again_at)
 
     def _pass_on(self) -> None:
         names, self._waiting = self._waiting, []
@@ -158,7 +162,7 @@ class Wants:
     async def _hint(self, want: Want) -> None:
         answer = await self._ask(want)
         if isinstance(answer, WantAnswer) and answer.fresh_seconds > 0:
-            self._hints.fresh_seconds = answer.fresh_seconds
+            self._hints.lasts(want.seen, answer.fresh_seconds)
 
 
 def _outcome(answer: WantAnswer | Became, *keys: str) -> Outcome:

@@ -31,10 +31,14 @@ class FakeSync:
         try:
             yield self
         finally:
-            server.close()
+            # asyncio drops, unclosed, who was let in just before `close`: so nobody is let in any
+            # more, and the loop takes some turns for those who were to get to `_take`.
+            asyncio.get_running_loop().remove_reader(server.sockets[0].fileno())
+            for _ in range(10):
+                await asyncio.sleep(0)
             self.hold.set()
-            await asyncio.sleep(0.01)  # who has just been let in gets to `_take`
             await asyncio.gather(*self._connections)
+            server.close()
 
     async def _take(self, reader, writer):
         task = asyncio.current_task()

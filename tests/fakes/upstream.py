@@ -122,7 +122,7 @@ class FakeUpstream:
         self._thread.join(10)
         self._socket.close()
 
-    async def app(self, scope, receive, send):  # noqa: ARG002
+    async def app(self, scope, receive, send):
         path = scope["path"]
         self.requests[path] += 1
         self.headers[path] = {key.decode(): value.decode() for key, value in scope["headers"]}

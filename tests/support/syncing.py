@@ -18,8 +18,8 @@ QUICK = Pace(
     down=0.5,
     sweep_retries=(0.05, 0.1, 0.2),
     signer_retry=0.05,
-    gather=1.0,
-    dependencies=0.5,
+    gather=5.0,
+    dependencies=1.0,
     bulk_age=0.2,
     report_every=0.05,
 )
@@ -82,7 +82,7 @@ async def syncing(config, *, pace=QUICK, signer=None, clock=None):
             yield Running(config, behind, clock)
         finally:
             stop.set()
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, 30)
 
 
 async def sync_once(config, *, signer=None, pace=QUICK, clock=None, report=lambda _progress: None):
@@ -92,12 +92,12 @@ async def sync_once(config, *, signer=None, pace=QUICK, clock=None, report=lambd
             run_sync(
                 config, clock or Clock(), asyncio.Event(), once=True, pace=pace, report=report
             ),
-            30,
+            60,
         )
     return result, behind
 
 
-async def until(true, seconds=5.0):
+async def until(true, seconds=20.0):
     """Wait until something holds."""
     end = time.monotonic() + seconds
     while not true():

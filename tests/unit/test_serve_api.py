@@ -140,7 +140,9 @@ def test_no_page_of_the_framework_is_there(www):
 
 
 def test_wanted_names_are_fetched_in_one_question(www):
-    def answer(_):
+    def answer(question):
+        if question.seen:  # a hint: serde is held
+            return WantAnswer()
         www.put_index("tokio", index_line("tokio", "1.0.0"))
         return WantAnswer(www.publish(), ("nope",), {"evil": "bad \x07 line"}, {"slow": "500"})
 

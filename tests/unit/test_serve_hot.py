@@ -599,16 +599,33 @@ def test_held_names_are_told_as_seen_together_and_once(www):
                 for _ in range(3):
                     await asyncio.gather(client.get(PATH), client.get("/index/to/ki/tokio"))
                 await sync.told(1)
-                now[0] += 61  # the first interval, before sync has said for how long
-                await client.get(PATH)
-                await sync.told(2)
                 now[0] += 599
-                await asyncio.gather(client.get(PATH), client.get("/index/to/ki/tokio"))
-                await sync.told(3)
+                await client.get(PATH)
+                now[0] += 2
+                await client.get("/index/to/ki/tokio")
+                await sync.told(2)
             return sync.wants
 
     wants = asyncio.run(run())
-    assert [sorted(want.seen) for want in wants] == [["serde", "tokio"], ["serde"], ["tokio"]]
+    assert [sorted(want.seen) for want in wants] == [["serde", "tokio"], ["tokio"]]
+
+
+def test_a_hint_lasts_as_long_as_sync_says_and_no_longer(www):
+    """One that comes while the file is young must not silence those that come when it is old."""
+
+    async def run():
+        answer = WantAnswer(fresh_seconds=1.5)
+        async with FakeSync(www.root.parent / "run", lambda _: answer).open() as sync:
+            now = [1000.0]
+            _, client = client_of(www.root.parent, monotonic=lambda: now[0])
+            async with client:
+                for count in (1, 2, 3):
+                    await client.get(PATH)
+                    await sync.told(count)
+                    now[0] += 1.6
+            return sync.wants
+
+    assert asyncio.run(run()) == [Want(seen=("serde",))] * 3
 
 
 def test_a_clock_that_is_set_back_silences_no_hint(www):

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from mirror.sync.engine import run_sync
 from mirror.sync.values import Pace, SyncReport
 from tests.fakes.signer import FakeSigner
 from tests.fakes.upstream import EPOCH, FakeUpstream
-from tests.support.syncing import Clock, in_loop, settings, sync_once, syncing, until
+from tests.support.syncing import QUICK, Clock, in_loop, settings, sync_once, syncing, until
 from tests.unit.test_sync_want import index
 
 NAMES = ("fnv", "form_urlencoded", "hex", "itoa", "percent-encoding", "wasi")
@@ -122,10 +123,122 @@ async def test_what_the_signer_refuses_is_in_the_report_and_offered_at_each_swee
 
 
 @in_loop
+async def test_a_published_name_that_is_gone_is_refused_and_in_the_report(tmp_path):
+    with FakeUpstream() as upstream:
+        config = indexed(tmp_path, upstream)
+        await sync_once(config)
+        upstream.put(ITOA, None)
+        for _ in range(2):
+            signer = FakeSigner(config)
+            signer.refuse = {"itoa": "it was published"}
+            report, _ = await sync_once(config, signer=signer)
+            assert report.refused == {"itoa": "it was published"}
+            assert signer.with_bytes[0].gone == ["itoa"]
+
+
+@in_loop
+async def test_what_the_signer_did_not_look_at_is_tried_again_in_the_same_sweep(tmp_path):
+    with FakeUpstream() as upstream:
+        config = indexed(tmp_path, upstream)
+        signer = FakeSigner(config)
+        signer.refuse_whole = ["a torn batch"]
+        report, _ = await sync_once(config, signer=signer)
+        assert (report.looked, report.changed, report.missing_count) == (6, 6, 0)
+        assert set(signer.files) == set(NAMES)
+        assert signer.sweeps[0].missing == 0
+
+
+@in_loop
+async def test_what_the_signer_never_looks_at_is_missing(tmp_path):
+    with FakeUpstream() as upstream:
+        config = indexed(tmp_path, upstream)
+        signer = FakeSigner(config)
+        signer.refuse_whole = ["a torn batch"] * 4
+        report, _ = await sync_once(config, signer=signer)
+        assert report.missing == {"a torn batch": 6}
+        assert (report.looked, report.changed) == (0, 0)
+        assert signer.sweeps[0].missing == 6
+        assert signer.files == {}
+
+
+@in_loop
+async def test_the_end_of_a_sweep_that_the_signer_did_not_take_is_an_error(tmp_path):
+    with FakeUpstream() as upstream:
+        config = indexed(tmp_path, upstream)
+        await sync_once(config)
+        signer = FakeSigner(config)
+        signer.refuse_whole = ["a torn batch"]
+        with pytest.raises(OSError, match="a torn batch"):
+            await sync_once(config, signer=signer)
+
+
+@in_loop
+async def test_a_look_that_began_before_the_sweep_is_not_counted(tmp_path):
+    with FakeUpstream() as upstream:
+        config = indexed(tmp_path, upstream, sweep_every=3.0, max_age=0.0)
+        async with syncing(config, pace=replace(QUICK, sweep_retries=())) as sync:
+            await until(lambda: sync.signer.sweeps)
+            upstream.put(ITOA, upstream.read(ITOA) + index("itoa", version="9.0.0"))
+            sync.signer.free.clear()
+            await sync.want(seen=["itoa"])
+            await until(lambda: len(sync.signer.offers) == 3)
+            assert upstream.requests["/index/wa/si/wasi"] == 1
+            await until(lambda: upstream.requests["/index/wa/si/wasi"] == 2)  # the next sweep
+            assert upstream.requests[ITOA] == 2
+            sync.signer.free.set()
+            await until(lambda: len(sync.signer.sweeps) == 2)
+            assert sync.signer.sweeps[1].missing == 0
+            assert upstream.requests[ITOA] == 3
+
+
+@in_loop
+async def test_looks_of_a_clock_that_was_ahead_are_not_counted(tmp_path):
+    clock = Clock()
+    clock.ahead = 10 * 86_400
+    with FakeUpstream() as upstream:
+        config = indexed(tmp_path, upstream)
+        await sync_once(config, clock=clock)
+        upstream.fault(ITOA, "status", 500)
+        report, signer = await sync_once(config)
+        assert report.missing == {"upstream answered 500": 1}
+        assert signer.sweeps[0].missing == 1
+        assert signer.batches[-1].batch.confirmed is None
+
+
+@pytest.mark.parametrize("left", ["older", "none", "torn"])
+@in_loop
+async def test_before_a_restored_publication_everything_is_fetched_and_offered(tmp_path, left):
+    with FakeUpstream() as upstream:
+        config = indexed(tmp_path, upstream, [*NAMES, "nosuch"])
+        await sync_once(config)
+        timestamp = config.www / "tuf/metadata/timestamp.json"
+        if left == "none":
+            timestamp.unlink()
+        else:
+            timestamp.write_text('{"signed": {"version": 100}}' if left == "older" else "{")
+        report, signer = await sync_once(config, signer=signer_after(config, 5_000))
+        assert upstream.answers[304] == 0
+        assert set(signer.files) == set(NAMES)
+        assert signer.with_bytes[0].gone == ["nosuch"]
+        assert report.changed == 6
+        # From then on it is like any other.
+        _, signer = await sync_once(config)
+        assert signer.with_bytes == []
+        assert upstream.answers[304] == 6
+
+
+def signer_after(config, timestamp):
+    """A signer that skips numbers, as ours does at each start."""
+    signer = FakeSigner(config)
+    signer.timestamp = timestamp
+    return signer
+
+
+@in_loop
 async def test_an_unreachable_upstream_ends_a_single_sweep_soon(tmp_path):
     with FakeUpstream() as upstream:
         config = indexed(tmp_path, upstream, [f"name{number}" for number in range(3_000)])
-    report, signer = await asyncio.wait_for(sync_once(config), 5)
+    report, signer = await sync_once(config)
     assert report.unreachable
     assert report.missing_count == 3_000
     assert signer.sweeps[0].missing == 3_000
@@ -152,8 +265,9 @@ async def test_a_want_goes_ahead_of_a_sweep(tmp_path):
         async with syncing(config, pace=pace) as sync:
             await until(lambda: upstream.total > 100)
             # `itoa` comes first in the alphabet: the sweep has it, among what it has yet to offer.
-            answer = await asyncio.wait_for(sync.want("itoa", "name1990"), 3)
+            answer = await asyncio.wait_for(sync.want("itoa", "name1990"), 15)
             assert not answer.failed
+            assert not sync.signer.sweeps
             assert {"itoa", "name1990"} <= set(sync.signer.files)
             assert upstream.requests[ITOA] == upstream.requests["/index/na/me/name1990"] == 1
 

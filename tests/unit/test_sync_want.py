@@ -1,14 +1,23 @@
 """Wants: one upstream request each, one publication for what belongs together."""
 
 import asyncio
+import hashlib
+import time
+from dataclasses import replace
 
-from mirror.core.batch import Batch
+from mirror.core.batch import Batch, Look, Outcome
 from mirror.core.names import CrateId, CrateName
+from mirror.core.plan import Cursor
+from mirror.store.cursors import Cursors
 from mirror.store.spool import BatchWriter
+from mirror.sync.ahead import AHEAD_MAX, Ahead
+from mirror.sync.flights import Remembered
+from mirror.sync.outbox import Ends, Outbox
+from mirror.sync.values import ABSENT, Life, Pace
 from tests.fakes.signer import FakeSigner
 from tests.fakes.upstream import FakeUpstream
 from tests.support.crates import index_line
-from tests.support.syncing import Clock, in_loop, settings, syncing, until
+from tests.support.syncing import QUICK, Clock, in_loop, settings, syncing, until
 
 ITOA = "/index/it/oa/itoa"
 ITOA_CRATE = "/crates/itoa/itoa-1.0.18.crate"
@@ -52,7 +61,7 @@ async def test_fifty_names_at_once_go_in_few_batches(tmp_path):
             upstream.put(f"/index/cr/at/{name}", index(name))
         config = settings(tmp_path, upstream, jobs=64)
         # About what two syncs of a disk and a few signatures take.
-        async with syncing(config, signer=FakeSigner(config, takes=0.02)) as sync:
+        async with syncing(config, signer=FakeSigner(config, takes=0.1)) as sync:
             await asyncio.gather(*(sync.want(name) for name in names))
             assert set(sync.signer.files) == set(names)
             assert len(sync.signer.batches) <= 8
@@ -80,9 +89,12 @@ async def test_a_dependency_that_hangs_does_not_hold_up_what_was_wanted(tmp_path
     with FakeUpstream() as upstream:
         upstream.put("/index/to/p1/top1", index("top1", "mid1"))
         upstream.fault("/index/mi/d1/mid1", "hang")
-        async with syncing(settings(tmp_path, upstream, stall_timeout=5.0)) as sync:
-            answer = await asyncio.wait_for(sync.want("top1"), 1.5)
+        patient = settings(tmp_path, upstream, stall_timeout=60.0, total_timeout=60.0)
+        async with syncing(patient) as sync:
+            # Far less than the stall timeout, and than what a want waits for at most.
+            answer = await asyncio.wait_for(sync.want("top1"), 15)
             assert not answer.failed
+            assert sync.signer.files.keys() == {"top1"}
 
 
 @in_loop
@@ -237,6 +249,130 @@ async def test_no_signer_at_all_is_said_and_nothing_is_lost(tmp_path):
             assert "the signer does not answer" in answer.failed["itoa"]
             async with FakeSigner(config) as signer:
                 await until(lambda: "itoa" in signer.files)
+
+
+@in_loop
+async def test_a_signer_that_falls_silent_is_offered_the_batch_again(tmp_path):
+    with FakeUpstream() as upstream:
+        pace = replace(QUICK, offer=0.3)
+        async with syncing(settings(tmp_path, upstream), pace=pace) as sync:
+            sync.signer.silent = 1
+            assert not (await sync.want("itoa")).failed
+            first, second = sync.signer.offers
+            assert first == second
+            assert len(sync.signer.batches) == 1
+
+
+@in_loop
+async def test_what_the_signer_did_not_look_at_is_failed_and_fetched_again(tmp_path):
+    with FakeUpstream() as upstream:
+        async with syncing(settings(tmp_path, upstream)) as sync:
+            sync.signer.refuse_whole = ["a torn batch"]
+            answer = await sync.want("itoa", crates=["itoa 1.0.18"])
+            assert answer.failed == {"itoa": "a torn batch", "itoa 1.0.18": "a torn batch"}
+            assert not list(sync.config.spool.glob("[0-9]*"))
+            answer = await sync.want("itoa", crates=["itoa 1.0.18"])
+            assert (answer.absent, answer.refused, answer.failed) == ((), {}, {})
+            assert upstream.requests[ITOA] == upstream.requests[ITOA_CRATE] == 2
+            assert sync.signer.files == {"itoa": upstream.read(ITOA)}
+
+
+@in_loop
+async def test_a_leftover_that_the_signer_did_not_look_at_moves_no_cursor(tmp_path):
+    with FakeUpstream() as upstream:
+        config = settings(tmp_path, upstream)
+        data = upstream.read(ITOA)
+        name = CrateName("itoa")
+        left = BatchWriter(config.spool, 7)
+        left.add(data)
+        digest = hashlib.sha256(data).hexdigest()
+        look = Look(name, time.time(), Outcome.BYTES, 0, len(data), digest)
+        left.finish(Batch(7, upstream.source, (look,)))
+        signer = FakeSigner(config)
+        signer.refuse_whole = ["a torn batch"]
+        async with syncing(config, signer=signer):
+            await until(lambda: not (config.spool / "7").exists())
+        assert signer.refused_whole == [7]
+        cursors = Cursors(config.cursors)
+        assert cursors.get(name) is None
+        cursors.close()
+
+
+@in_loop
+async def test_a_published_name_that_is_gone_upstream_is_refused_if_the_signer_says_so(tmp_path):
+    clock = Clock()
+    with FakeUpstream() as upstream:
+        config = settings(tmp_path, upstream)
+        async with syncing(config, clock=clock) as sync:
+            await sync.want("itoa")
+            upstream.put(ITOA, None)
+            sync.signer.refuse = {"itoa": "it was published"}
+            clock.ahead += config.max_age + 1
+            answer = await sync.want("itoa")
+            assert (answer.absent, answer.refused) == ((), {"itoa": "it was published"})
+            assert (await sync.want("itoa")).refused == {"itoa": "it was published"}
+
+
+@in_loop
+async def test_what_came_along_brings_its_own_dependencies_once_it_was_seen(tmp_path):
+    with FakeUpstream() as upstream:
+        upstream.put("/index/to/p1/top1", index("top1", "mid1"))
+        upstream.put("/index/mi/d1/mid1", index("mid1", "deep1"))
+        upstream.put("/index/de/ep/deep1", index("deep1", "deep2"))
+        upstream.put("/index/de/ep/deep2", index("deep2", "deep3"))
+        async with syncing(settings(tmp_path, upstream)) as sync:
+            await sync.want("top1")
+            assert set(sync.signer.files) == {"top1", "mid1"}
+            # The answer does not wait: nobody signs anything now.
+            sync.signer.free.clear()
+            await asyncio.wait_for(sync.want(seen=["mid1"]), 15)
+            sync.signer.free.set()
+            await until(lambda: "deep1" in sync.signer.files)
+            assert set(sync.signer.files) == {"top1", "mid1", "deep1"}
+            await sync.want(seen=["mid1", "top1"])  # each brings its own once
+            assert upstream.requests["/index/de/ep/deep2"] == 0
+            await sync.want(seen=["deep1"])
+            await until(lambda: "deep2" in sync.signer.files)
+            assert max(upstream.requests.values()) == 1
+            assert upstream.requests["/index/de/ep/deep3"] == 0
+
+
+def test_what_is_remembered_for_later_is_bounded_and_used_once():
+    ahead = Ahead()
+    names = [CrateName(f"n{number}") for number in range(AHEAD_MAX + 1)]
+    for name in names:
+        ahead.put(name, [CrateName("dep")])
+    ahead.put(CrateName("leaf"), [])
+    assert len(ahead) == AHEAD_MAX
+    assert ahead.pop(names[0]) == []
+    assert ahead.pop(names[1]) == ["dep"]
+    assert ahead.pop(names[1]) == []
+
+
+@in_loop
+async def test_somebody_in_a_hurry_hurries_what_is_there_and_not_what_comes_next(tmp_path):
+    life = Life(settings(tmp_path, "sparse+http://127.0.0.1:1/"), Clock(), Pace(bulk_age=60.0))
+    cursors = Cursors(life.config.cursors)
+    outbox = Outbox(life, cursors, Ends(lambda *_: None, lambda *_: None))
+    outbox.open()
+    outbox.hurry()
+    outbox.add_index(Cursor(CrateName("itoa")), b"{}", urgent=False)
+    assert outbox._take() is None
+    outbox.hurry()
+    taken = outbox._take()
+    assert taken.subjects() == ["itoa"]
+    taken.writer.abandon()
+    cursors.close()
+
+
+def test_an_answer_from_the_future_does_not_hold():
+    clock = Clock()
+    remembered = Remembered(clock)
+    clock.ahead = 86_400
+    remembered.put("itoa", ABSENT, 600.0)
+    assert remembered.get("itoa") == ABSENT
+    clock.ahead = 0
+    assert remembered.get("itoa") is None
 
 
 @in_loop
