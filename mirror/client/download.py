@@ -173,7 +173,17 @@ class Repository:
                 _LOOK_THERE,
             )
         data = self._fetcher.read(target_file(info.path, sha256), info.length)
-        info.verify_length_and_hashes(data)
+        try:
+            info.verify_length_and_hashes(data)
+        except LengthOrHashMismatchError as error:
+            others = ", and every other hash that was signed" if len(info.hashes) > 1 else ""
+            raise ProofError(
+                subject,
+                self._fetcher.asked,
+                f"the signed sha256 {sha256}, {info.length} bytes{others}",
+                f"{hashlib.sha256(data).hexdigest()}, {len(data)} bytes",
+                _LOOK_THERE,
+            ) from error
         return data
 
     def _check_roles_name_themselves(self, subject: str) -> None:

@@ -205,9 +205,13 @@ class Hot:
             await self._stream(reply, send)
 
     async def _stream(self, stored: Stored, send: Send) -> None:
-        fd = self._site.files.open(stored.path)
-        if fd is None:  # removed since we looked
-            gone = try_later("this file has just gone away")
+        try:
+            fd = self._site.files.open(stored.path)
+        except OSError as error:
+            LOG.warning("%s", error)
+            fd = None
+        if fd is None:  # removed since we looked, or no descriptor is left
+            gone = try_later("this file cannot be read just now")
             await _send_both(send, gone.start, gone.body)
             return
         file, sent = Opened(fd), 0

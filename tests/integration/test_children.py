@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -104,15 +105,17 @@ def test_a_signal_ends_the_children_in_their_order(start, number, code):
     family = start("", "", "")
     family.wait_for("starts", 3)
     family.parent.send_signal(number)
-    assert family.parent.wait(30) == code
+    assert family.parent.wait(10) == code
     assert [name for name, _ in family.lines("ends")] == ["child0", "child1", "child2"]
 
 
-def test_a_child_that_does_not_end_is_killed_and_the_others_end_well(start):
+def test_a_child_that_does_not_end_is_killed_within_ten_seconds(start):
     family = start("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)", "")
     stubborn = dict(family.wait_for("starts", 2))["child0"]
+    began = time.monotonic()
     family.parent.send_signal(signal.SIGINT)
-    assert family.parent.wait(30) == 130
+    assert family.parent.wait(10) == 130
+    assert time.monotonic() - began < 10
     assert not is_alive(stubborn)
     assert [name for name, _ in family.lines("ends")] == ["child1"]
     assert "child0 did not end in time and was killed" in family.stderr()
@@ -121,21 +124,20 @@ def test_a_child_that_does_not_end_is_killed_and_the_others_end_well(start):
 def test_a_second_signal_ends_everything_at_once(start):
     family = start("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)", "")
     pids = [pid for _, pid in family.wait_for("starts", 2)]
+    began = time.monotonic()
     family.parent.send_signal(signal.SIGINT)
-    wait_until(lambda: "once more to stop at once" in family.stderr())
+    wait_until(lambda: "once more to stop at once" in family.stderr(), 5)
     family.parent.send_signal(signal.SIGINT)
-    assert family.parent.wait(30) == 130
+    assert family.parent.wait(3) == 130
+    assert time.monotonic() - began < 3
     assert not any(is_alive(pid) for pid in pids)
-    # In good order it would have been the turn of child1 after some seconds.
-    assert family.lines("ends") == []
-    assert "child1 did not end in time and was killed" in family.stderr()
 
 
 def test_a_killed_parent_takes_its_children_along(start):
     family = start("", "", "")
     pids = [pid for _, pid in family.wait_for("starts", 3)]
     family.parent.kill()
-    wait_until(lambda: not any(is_alive(pid) for pid in pids))
+    wait_until(lambda: not any(is_alive(pid) for pid in pids), 5)
     assert len(family.lines("ends")) == 3
 
 

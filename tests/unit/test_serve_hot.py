@@ -1,7 +1,9 @@
 import asyncio
+import errno
 import gzip
 import hashlib
 import json
+import os
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -9,6 +11,11 @@ import pytest
 
 from mirror.core.names import CrateId
 from mirror.seam import Want, WantAnswer
+from mirror.serve.files import Files
+from mirror.serve.hot import Hot
+from mirror.serve.site import Site
+from mirror.serve.want import Wants
+from mirror.store.publication import Publications
 from tests.fakes.sync import NOW, FakeSync, client_of
 from tests.fakes.www import COMPLETE, FakeWww, index_line
 
@@ -173,6 +180,36 @@ def test_who_goes_away_in_the_middle_of_a_big_crate_leaves_no_descriptor_open(ww
         return [each.resolve().name for each in Path("/proc/self/fd").iterdir()]
 
     assert "big-1.0.0.crate" not in asyncio.run(run())
+
+
+def test_a_big_crate_for_which_no_descriptor_is_left_is_503(www):
+    class NoneLeft(Files):
+        is_out = False
+
+        def open(self, path):
+            if self.is_out:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return super().open(path)
+
+    big = bytes(range(256)) * 4_000
+    www.put_index("big", index_line("big", "1.0.0", big))
+    www.put_crate("big", "1.0.0", big)
+    www.publish()
+    files = NoneLeft(www.root)
+    site = Site(www.root, Publications(www.root), files)
+    hot = Hot(site, Wants(www.root / "sync.sock", 1.0, lambda: 0.0), "http://mirror")
+
+    async def run():
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        for files.is_out in (False, True):
+            await hot.answer(scope_of("/crates/big/big-1.0.0.crate"), send)
+        return [message["status"] for message in sent if "status" in message]
+
+    assert asyncio.run(run()) == [200, 503]
 
 
 def test_crate_paths_keep_the_names_case_and_the_404_says_so(www):
