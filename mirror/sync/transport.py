@@ -8,12 +8,15 @@ Facts about pyreqwest's transport that this file deals with:
 - httpx writes `Host` and `Connection` into a request; over HTTP/2 nginx answers those with 400.
 - Every failure before the answer's head reads as a failed connection; the causes tell the truth.
 - A failure in a body past the first 64 kB comes through as an error that httpx does not know.
+- A cancellation that comes with the answer is swallowed: time limits and the end of the process
+  would be, too.
 - The sum of httpx's four time limits becomes one for the whole, so limits are set on the client.
 - Proxies and certificates come from the environment, but loopback addresses are not left out.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -38,12 +41,16 @@ class PyreqwestTransport(httpx.AsyncBaseTransport):
         for header in ("host", "connection"):
             request.headers.pop(header, None)
         transport = self._transport(local=is_loopback(request.url.host))
+        before = _cancellations()
         try:
             response = await transport.handle_async_request(request)
         except PyreqwestError as error:
             raise _as_httpx(error) from error
         assert isinstance(response.stream, httpx.AsyncByteStream)
         response.stream = _Body(response.stream)
+        if _cancellations() > before:
+            await response.stream.aclose()
+            raise asyncio.CancelledError
         return response
 
     async def aclose(self) -> None:
@@ -83,14 +90,27 @@ class _Body(httpx.AsyncByteStream):
         self._stream = stream
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        before = _cancellations()
         try:
             async for chunk in self._stream:
+                if _cancellations() > before:
+                    break
                 yield chunk
         except PyreqwestError as error:
             raise _as_httpx(error) from error
+        if _cancellations() > before:
+            raise asyncio.CancelledError
 
     async def aclose(self) -> None:
+        before = _cancellations()
         await self._stream.aclose()
+        if _cancellations() > before:
+            raise asyncio.CancelledError
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
 
 
 def _as_httpx(error: PyreqwestError) -> httpx.RequestError:

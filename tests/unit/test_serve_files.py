@@ -88,8 +88,9 @@ def test_a_process_out_of_descriptors_does_not_say_that_a_file_is_absent(tmp_pat
     (tmp_path / "file").write_bytes(b"here")
     files = Files(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = len(os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (used - 1, hard))
+    lowest_free = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
     try:
         with pytest.raises(OSError, match="Too many open files"):
             files.read("file")

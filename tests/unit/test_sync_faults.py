@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import time
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from mirror.core.names import CrateId, CrateName
@@ -14,7 +16,7 @@ from mirror.store.cursors import Cursors
 from mirror.sync.answers import decode_body
 from mirror.sync.engine import _parts
 from mirror.sync.fetcher import Fetcher
-from mirror.sync.transport import is_loopback
+from mirror.sync.transport import PyreqwestTransport, is_loopback
 from mirror.sync.upstream import crate_url, user_agent
 from mirror.sync.values import Kind, Life
 from tests.fakes.upstream import FakeUpstream
@@ -134,6 +136,8 @@ async def test_an_upstream_that_comes_back_is_noticed(tmp_path):
     with FakeUpstream() as upstream:
         pace = replace(QUICK, down=3.0)
         async with syncing(settings(tmp_path, upstream), pace=pace) as sync:
+            while not upstream.answers[200]:  # the greeting: an answer meanwhile would count
+                await asyncio.sleep(0.01)
             upstream.fault("*", "hang")
             assert (await sync.want("itoa")).failed
             upstream.heal("*")
@@ -279,6 +283,21 @@ async def test_an_error_that_nobody_foresaw_fails_its_fetch_and_nothing_else(tmp
     cursors.close()
     assert caplog.text.count("nobody foresaw") == 3
     assert not list(life.config.spool.glob("*/*.crate"))
+
+
+@in_loop
+async def test_a_cancellation_that_comes_with_the_answer_is_heeded():
+    with FakeUpstream(delay=0.05) as upstream:
+        transport = PyreqwestTransport(5.0, 5.0)
+        for _ in range(5):
+            request = httpx.Request("GET", upstream.url + ITOA)
+            fetch = asyncio.create_task(transport.handle_async_request(request))
+            await asyncio.sleep(0.02)
+            time.sleep(0.2)  # noqa: ASYNC251 - the answer comes while nobody looks
+            fetch.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await fetch
+        await transport.aclose()
 
 
 def test_loopback_is_told_by_name():
