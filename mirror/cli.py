@@ -233,6 +233,8 @@ def _config(arguments: argparse.Namespace) -> Config:
     config = load_config(vars(arguments), os.environ, folder=Path())
     if arguments.command in {UP, SYNC} and config.mode == "index" and config.names is None:
         raise UsageError("mode index follows a list of names; say which with --names FILE or URL")
+    if config.names and "://" not in config.names and not Path(config.names).is_file():
+        raise UsageError(f"--names {config.names}: no such file; name a file or URL of names")
     return config
 
 

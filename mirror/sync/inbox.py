@@ -63,6 +63,9 @@ class Inbox:
         self._connections.add(task)
         try:
             await self._serve(reader, writer)
+        except asyncio.CancelledError:
+            # Cut off by `close`: asyncio would print a traceback for each who still waits.
+            return
         finally:
             self._connections.discard(task)
             writer.close()

@@ -136,3 +136,11 @@ def test_help_and_the_parent_of_up_load_no_room():
         [sys.executable, "-c", code], env=environment(), capture_output=True, check=True, text=True
     )
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["up", "sync"])
+def test_a_names_file_that_is_not_there_is_said_before_anything_is_made(tmp_path, command):
+    done = crateseal(command, "--mode", "index", "--names", "nowhere.txt", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "nowhere.txt: no such file" in done.stderr
+    assert list(tmp_path.iterdir()) == []
