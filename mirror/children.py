@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mirror.config import ENV_PREFIX, Config
-from mirror.errors import CratesealError
+from mirror.errors import CratesealError, UsageError
 from mirror.options import CONFIG_VARIABLE, PARENT_FD_VARIABLE
 
 LOG = logging.getLogger("crateseal")
@@ -119,13 +119,14 @@ class _Child:
         except OSError as error:  # No memory, no process left: a reason to try again, too.
             self._ended(now, f"could not be started: {error}")
 
-    def reap(self, now: float) -> None:
-        """Notice that it ended, say so, and set the time of its next start."""
+    def reap(self, now: float) -> int | None:
+        """Notice that it ended, say so, set the time of its next start; return its exit code."""
         if self.process is None or self.process.poll() is None:
-            return
+            return None
         code = self.process.returncode
         self.process = None
         self._ended(now, f"ended {_in_words(code)}")
+        return code
 
     def _ended(self, now: float, what: str) -> None:
         if now - self._started >= HEALTHY_SECONDS:
@@ -162,17 +163,27 @@ class Supervisor:
         self._clock = clock
         self._on_tick = on_tick
         self._signals: list[int] = []
+        self._began = 0.0
+        self._misused: ChildFailedError | None = None
 
     def run(self) -> int:
-        """Run until SIGINT or SIGTERM; return the exit code: 130 or 0."""
+        """Run until SIGINT or SIGTERM; return the exit code: 130 or 0.
+
+        Raises:
+            ChildFailedError: at the start, a child cannot work with these settings.
+        """
         wake = _wake_on_signals(self._signals)
+        self._began = self._clock()
         for child in self._children:
-            child.start(self._clock())
+            child.start(self._began)
         try:
-            while not self._signals:
+            while not self._signals and not self._misused:
                 self._keep_running()
                 _sleep(wake, self._pause())
-            return self._end(wake)
+            code = self._end(wake)
+            if self._misused:
+                raise self._misused
+            return code
         finally:
             self._kill_all()
             self._lifeline.close()
@@ -180,13 +191,18 @@ class Supervisor:
     def _keep_running(self) -> None:
         now = self._clock()
         for child in self._children:
-            child.reap(now)
+            code = child.reap(now)
+            if code == UsageError.exit_code and now - self._began < HEALTHY_SECONDS:
+                # To start it again would not help; later on the others go on without it.
+                self._misused = ChildFailedError(child.program.name, code)
             if child.due is not None and child.due <= now:
                 child.start(now)
         if self._on_tick is not None and not self._on_tick(now):
             self._on_tick = None
 
     def _pause(self) -> float:
+        if self._misused:
+            return 0.0
         if self._on_tick is not None:
             return 0.5
         now = self._clock()
@@ -196,7 +212,8 @@ class Supervisor:
     def _end(self, wake: int) -> int:
         """End one stage after another; a second signal or the last deadline leaves the rest."""
         began = self._clock()
-        LOG.info("stopping; once more to stop at once")
+        if self._signals:
+            LOG.info("stopping; Ctrl-C again to stop at once")
         for stage, seconds in enumerate(STOP_SECONDS):
             children = [each for each in self._children if each.program.stage == stage]
             for child in children:
@@ -206,7 +223,7 @@ class Supervisor:
         return 130 if signal.SIGINT in self._signals else 0
 
     def _await(self, children: Sequence[_Child], wake: int, deadline: float) -> None:
-        while any(child.is_running for child in children) and len(self._signals) == 1:
+        while any(child.is_running for child in children) and len(self._signals) < 2:
             left = deadline - self._clock()
             if left <= 0:
                 break
@@ -216,7 +233,8 @@ class Supervisor:
     def _kill_all(self) -> None:
         for child in self._children:
             if child.is_running:
-                LOG.warning("%s did not end in time and was killed", child.program.name)
+                why = "at once, as told" if len(self._signals) > 1 else "it did not end in time"
+                LOG.warning("%s was killed: %s", child.program.name, why)
             child.kill(signal.SIGKILL)
         for child in self._children:
             if child.process is not None:

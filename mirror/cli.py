@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from mirror.children import Inherited
 from mirror.config import SERVE, SIGN, SYNC, UP, Config
-from mirror.errors import UsageError
+from mirror.errors import RejectedError, UsageError
 from mirror.exits import INTERRUPTED, exit_code_of, in_one_line
 from mirror.options import (
     LISTEN_FD_VARIABLE,
@@ -53,6 +53,8 @@ class _Command:
     examples: tuple[str, ...]
     run: Callable[[argparse.Namespace], int]
     add_own: Callable[[argparse.ArgumentParser], None] = lambda _parser: None
+    operands: str = ""
+    """What follows the command's name, as its usage shows it."""
     is_mirrors: bool = True
     """Whether it works on a mirror's folder, and so reads `mirror.toml` where it stands."""
     is_long: bool = False
@@ -127,7 +129,7 @@ def _build_parser() -> _Parser:
         own = commands.add_parser(
             name,
             help=command.summary,
-            usage=f"crateseal {name} [options]",
+            usage=" ".join(filter(None, ("crateseal", name, command.operands, "[options]"))),
             description=command.summary[0].upper() + command.summary[1:] + ".",
             epilog="examples:\n" + "\n".join(f"  {line}" for line in command.examples),
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -183,6 +185,15 @@ def _add_once(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="look at everything that is followed once, then end; starts a signer if none runs",
     )
+
+
+def _add_crate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("crate", metavar="NAME[@VERSION]", help="the crate, or one version of it")
+
+
+def _add_denied(parser: argparse.ArgumentParser) -> None:
+    _add_crate(parser)
+    parser.add_argument("--reason", metavar="TEXT", required=True, help="why; everybody sees it")
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
@@ -301,6 +312,22 @@ def _check(arguments: argparse.Namespace) -> int:
     return wiring.check(_config(arguments), now=time.time(), as_json=arguments.json, say=_say)
 
 
+def _decide(arguments: argparse.Namespace) -> int:
+    from mirror import wiring  # noqa: PLC0415
+    from mirror.core.names import parse_subject  # noqa: PLC0415
+    from mirror.seam import Order, Verb  # noqa: PLC0415
+
+    try:
+        name, version = parse_subject(arguments.crate)
+    except RejectedError as error:
+        raise UsageError(f"{error}; give NAME or NAME@VERSION") from error
+    verb = Verb(arguments.command)
+    reason = arguments.reason if verb is Verb.DENY else ""
+    say = _say_nothing if arguments.quiet else _say
+    order = Order(verb, name, version, reason)
+    return wiring.decide(_config(arguments), order, time.time, say=say)
+
+
 def _verify(arguments: argparse.Namespace) -> int:
     from mirror.client.verify import VerifyOptions, run_verify  # noqa: PLC0415
 
@@ -370,6 +397,30 @@ _COMMANDS = {
         ("crateseal check", "crateseal check --json --data /srv/crates"),
         _check,
         _add_json,
+    ),
+    "deny": _Command(
+        "withdraw a crate or a version now, and refuse it from now on, with a public reason",
+        (
+            'crateseal deny evil-crate --reason "malware, see RUSTSEC-2026-0001"',
+            'crateseal deny serde@1.0.171 --reason "ships a binary"',
+        ),
+        _decide,
+        _add_denied,
+        operands="NAME[@VERSION] --reason TEXT",
+    ),
+    "allow": _Command(
+        "take a denial back",
+        ("crateseal allow evil-crate", "crateseal allow serde@1.0.171"),
+        _decide,
+        _add_crate,
+        operands="NAME[@VERSION]",
+    ),
+    "accept": _Command(
+        "let a quarantined change through, after a look at what `status` shows",
+        ("crateseal accept serde", "crateseal accept old-crate@0.1.0"),
+        _decide,
+        _add_crate,
+        operands="NAME[@VERSION]",
     ),
     "verify": _Command(
         "prove every crate of a lock file against a mirror's signed metadata",

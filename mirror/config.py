@@ -9,9 +9,11 @@ relative to the working folder.
 
 from __future__ import annotations
 
+import ipaddress
+import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,12 @@ _FOLLOWERS = (UP, INIT, SYNC, SIGN)
 _FETCHING = (UP, SYNC)
 _SIGNING = (UP, SIGN)
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10}
 _BYTES |= {"MiB": 2**20, "GiB": 2**30}
-_MODES_TO_COME = ("full", "list")
+_MODES_TO_COME = ("full",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,8 @@ class Kind:
     parse: Callable[[str], Any]
     """Raises ValueError where the text is not of this kind."""
     metavar: str
+    separator: str = ""
+    """Between several values in one text; in TOML they are an array, and the option is repeated."""
 
 
 def _number(text: str, low: int, high: int | None) -> int:
@@ -91,7 +97,7 @@ def _parse_flag(text: str) -> bool:
 def _parse_mode(text: str) -> str:
     if text in _MODES_TO_COME:
         raise ValueError(f"mode {text} is not built yet")
-    if text not in {"cache", "index"}:
+    if text not in {"cache", "index", "list"}:
         raise ValueError(text)
     return text
 
@@ -100,6 +106,21 @@ def _parse_upstream(text: str) -> str:
     if not re.fullmatch(r"sparse\+https?://[^/\s@]+(/[^\s?#]*)?", text):
         raise ValueError(text)
     return text if text.endswith("/") else text + "/"
+
+
+def _parse_paths(text: str) -> tuple[Path, ...]:
+    return tuple(Path(_parse_text(path)) for path in text.split(os.pathsep))
+
+
+def _parse_networks(text: str) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(part.strip()) for part in text.split(","))
+
+
+def _parse_percent(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 100:
+        raise ValueError(text)
+    return value
 
 
 def _parse_public_url(text: str) -> str:
@@ -114,13 +135,28 @@ def _parse_text(text: str) -> str:
     return text
 
 
+def _parse_contact(text: str) -> str:
+    # It stands in brackets in the User-Agent header (a comment, RFC 9110, 5.6.5).
+    if not re.fullmatch(r"[!-'*-\[\]-~](?:[ -'*-\[\]-~]{0,198}[!-'*-\[\]-~])?", text):
+        raise ValueError(text)
+    return text
+
+
 FLAG = Kind("true or false", _parse_flag, "BOOL")
 DURATION = Kind("a duration such as 90s, 10m, 25h or 2d", _more_than_zero, "TIME")
 SIZE = Kind("a size such as 10MB", parse_size, "SIZE")
 TEXT = Kind("one line of text", _parse_text, "TEXT")
+CONTACT = Kind(
+    "an address or URL: at most 200 plain characters, without brackets or backslashes",
+    _parse_contact,
+    "TEXT",
+)
 FOLDER = Kind("a folder", lambda text: Path(_parse_text(text)), "DIR")
 SOURCE = Kind("a file or URL of crate names, one a line", _parse_text, "SOURCE")
-MODE = Kind("cache or index", _parse_mode, "cache|index")
+LOCKS = Kind("lock files", _parse_paths, "FILE", os.pathsep)
+NETWORKS = Kind("addresses or networks such as 10.0.0.0/8", _parse_networks, "NET", ",")
+PERCENT = Kind("a number above 0, at most 100", _parse_percent, "N")
+MODE = Kind("cache, index or list", _parse_mode, "cache|index|list")
 UPSTREAM = Kind(
     "a sparse index such as sparse+https://index.crates.io/, without a login in it",
     _parse_upstream,
@@ -146,7 +182,8 @@ class Config:
         default="cache",
         metadata=_about(
             MODE,
-            "cache: mirror what is asked for; index: the whole index, crates when asked for",
+            "cache: mirror what is asked for; index: the whole index, crates when asked for;"
+            " list: exactly what lock files name",
             _FOLLOWERS,
         ),
     )
@@ -157,6 +194,12 @@ class Config:
     names: str | None = field(
         default=None,
         metadata=_about(SOURCE, "mode index: file or URL of crate names, one a line", _FOLLOWERS),
+    )
+    lock: tuple[Path, ...] = field(
+        default=(),
+        metadata=_about(
+            LOCKS, "mode list: Cargo.lock whose packages are held; may be given again", _FOLLOWERS
+        ),
     )
     offline: bool = field(
         default=False,
@@ -183,6 +226,14 @@ class Config:
     workers: int = field(
         default=1,
         metadata=_about(_whole(1, 64), "server processes on the one port", (UP, SERVE)),
+    )
+    trusted_proxies: tuple[Network, ...] = field(
+        default=(),
+        metadata=_about(
+            NETWORKS,
+            "reverse proxies whose X-Forwarded-For counts; may be given again",
+            (UP, SERVE),
+        ),
     )
     bin_bits: int | None = field(
         default=None,
@@ -211,7 +262,7 @@ class Config:
     recheck_every: float = field(
         default=86400.0,
         metadata=_about(
-            DURATION, "mode cache: every held index file is looked at so often", _FETCHING
+            DURATION, "modes cache and list: every held index file is looked at so often", _FETCHING
         ),
     )
     grace: float = field(
@@ -225,6 +276,10 @@ class Config:
     connect_timeout: float = field(
         default=5.0,
         metadata=_about(DURATION, "to reach upstream", _FETCHING),
+    )
+    first_byte_timeout: float = field(
+        default=10.0,
+        metadata=_about(DURATION, "until upstream begins to answer", _FETCHING),
     )
     stall_timeout: float = field(
         default=10.0,
@@ -243,7 +298,7 @@ class Config:
         metadata=_about(SIZE, "largest crate file accepted", (UP, SYNC, SIGN)),
     )
     unpacked_max_bytes: int = field(
-        default=512_000_000,
+        default=536_870_912,
         metadata=_about(SIZE, "largest crate accepted, unpacked", _SIGNING),
     )
     crate_max_entries: int = field(
@@ -254,10 +309,28 @@ class Config:
         default=300,
         metadata=_about(_whole(1), "beyond this, publications go out once a second", _SIGNING),
     )
+    names_per_client: int = field(
+        default=5_000,
+        metadata=_about(
+            _whole(1), "names one client may ask for the first time in ten minutes", _FETCHING
+        ),
+    )
+    findings_percent: float = field(
+        default=1.0,
+        metadata=_about(
+            PERCENT, "a sweep of which more than this, and ten, is refused is stopped", _SIGNING
+        ),
+    )
+    drop_deleted: bool = field(
+        default=False,
+        metadata=_about(
+            FLAG, "remove the crates of what upstream deleted; else they stay", _SIGNING
+        ),
+    )
     contact: str | None = field(
         default=None,
         metadata=_about(
-            TEXT, "sent to upstream in User-Agent: whom to ask about this mirror", _FETCHING
+            CONTACT, "sent to upstream in User-Agent: whom to ask about this mirror", _FETCHING
         ),
     )
 
@@ -320,13 +393,17 @@ class Config:
     def to_environment(self) -> dict[str, str]:
         """Return the variables that give a child process exactly these settings."""
         return {
-            ENV_PREFIX + setting.name.upper(): _as_text(getattr(self, setting.name))
+            ENV_PREFIX + setting.name.upper(): as_text(getattr(self, setting.name), setting)
             for setting in fields(self)
-            if getattr(self, setting.name) is not None
+            if getattr(self, setting.name) not in (None, ())
         }
 
 
-def _as_text(value: object) -> str:
+def as_text(value: object, setting: Field[Any]) -> str:
+    """Return a setting's value as text that its kind reads again."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        kind: Kind = setting.metadata["kind"]
+        return kind.separator.join(map(str, value))
     return str(value)

@@ -6,10 +6,19 @@
     │   ├── InvalidNameError
     │   ├── InvalidVersionError
     │   ├── MalformedIndexError
-    │   ├── CksumChangedError
-    │   ├── VersionVanishedError
+    │   ├── AuditError             a change crates.io would not make (`crateseal accept`)
+    │   │   ├── CksumChangedError
+    │   │   ├── VersionVanishedError
+    │   │   ├── DuplicateVersionError
+    │   │   ├── DepsChangedError
+    │   │   ├── FeaturesChangedError
+    │   │   ├── LinksChangedError
+    │   │   ├── PubtimeChangedError
+    │   │   └── ReturnedError
+    │   ├── LockMismatchError
     │   ├── CksumMismatchError
     │   ├── ArchiveError
+    │   ├── DeniedError
     │   └── UnsignedError
     ├── UpstreamError              not there or not well: retry with back-off
     │   ├── UpstreamUnreachableError
@@ -80,16 +89,52 @@ class MalformedIndexError(RejectedError):
     """The bytes are not an index file of that crate."""
 
 
-class CksumChangedError(RejectedError):
+class AuditError(RejectedError):
+    """An index file says what crates.io would not say after what it said before."""
+
+
+class CksumChangedError(AuditError):
     """A version that was published before came back with another checksum."""
 
 
-class VersionVanishedError(RejectedError):
+class VersionVanishedError(AuditError):
     """A version that was published before is no longer in the index file."""
+
+
+class DuplicateVersionError(AuditError):
+    """A version is given once more than before, with another checksum."""
+
+
+class DepsChangedError(AuditError):
+    """The dependencies of a published version are others."""
+
+
+class FeaturesChangedError(AuditError):
+    """The features of a published version are others, or its format is."""
+
+
+class LinksChangedError(AuditError):
+    """The native library that a published version links is another."""
+
+
+class PubtimeChangedError(AuditError):
+    """The time at which a version was published is another."""
+
+
+class ReturnedError(AuditError):
+    """A crate that upstream deleted is back, and may be somebody else's: held."""
+
+
+class LockMismatchError(RejectedError):
+    """Upstream's checksum is not the one in the lock file that lists the crate."""
 
 
 class CksumMismatchError(RejectedError):
     """The bytes are not the ones the index promised."""
+
+
+class DeniedError(RejectedError):
+    """The operator denies it. Nothing is wrong that upstream could mend: no finding."""
 
 
 class UnsignedError(RejectedError):
@@ -101,9 +146,17 @@ class ArchiveError(RejectedError):
 
 
 class UpstreamError(CratesealError):
-    """Upstream did not give a usable answer; asking again later may help."""
+    """Upstream did not give a usable answer; asking again later may help.
+
+    Attributes:
+        short: what many such errors have in common, to stand behind their number: `of 500`.
+    """
 
     exit_code = 3
+
+    def __init__(self, text: str, short: str = "without a usable answer") -> None:
+        self.short = short
+        super().__init__(text)
 
 
 class UpstreamUnreachableError(UpstreamError):
@@ -121,9 +174,9 @@ class UpstreamBusyError(UpstreamAnswerError):
         retry_after: seconds.
     """
 
-    def __init__(self, text: str, retry_after: float) -> None:
+    def __init__(self, text: str, retry_after: float, short: str = "of 429") -> None:
         self.retry_after = retry_after
-        super().__init__(text)
+        super().__init__(text, short)
 
 
 class FindingError(CratesealError):

@@ -23,13 +23,24 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("crateseal")
 
 SIGNER_END_SECONDS = 30.0
+DETAILS_MAX = 50
 
 
 def exit_code_of_look(report: SyncReport) -> int:
     """Return 3 if upstream was not reached, 1 if something is missing or was refused, else 0."""
     if report.unreachable:
         return 3
-    return 1 if report.missing or report.refused else 0
+    return 1 if report.missing or report.refused or report.stopped else 0
+
+
+def details_of_look(report: SyncReport) -> Iterator[str]:
+    """Go through what is missing or was refused, a line each; where it is much, only the first."""
+    missing = {key: why for key, why in report.reasons.items() if key not in report.refused}
+    for what, reasons in (("refused", report.refused), ("missing", missing)):
+        for key in sorted(reasons)[:DETAILS_MAX]:
+            yield f"{what}: {key}: {reasons[key]}"
+        if len(reasons) > DETAILS_MAX:
+            yield f"{what}: and {len(reasons) - DETAILS_MAX:,} more"
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mirror.config import ENV_PREFIX, FLAG, Config, Kind
+from mirror.config import ENV_PREFIX, FLAG, Config, Kind, as_text
 from mirror.core.layout import STATE_FIELD
 from mirror.errors import UsageError
 
@@ -32,7 +32,10 @@ _CLIENT_OPTIONS = {
     "root_sha256": ("HEX", "fingerprint of that file, from somebody you trust"),
     "lock": ("FILE", "the lock file to prove (default: Cargo.lock)"),
 }
-_CLIENT_VARIABLES = tuple(ENV_PREFIX + name.upper() for name in _CLIENT_OPTIONS if name != "data")
+# `data` and `lock` are settings of the mirror too, and its parents hand them on by these variables.
+_CLIENT_VARIABLES = tuple(
+    ENV_PREFIX + name.upper() for name in _CLIENT_OPTIONS if name not in Config.__dataclass_fields__
+)
 _NO_SETTINGS = (CONFIG_VARIABLE, PARENT_FD_VARIABLE, LISTEN_FD_VARIABLE, *_CLIENT_VARIABLES)
 
 
@@ -55,6 +58,8 @@ def add_options(parser: argparse.ArgumentParser, command: str) -> None:
         option = "--" + setting.name.replace("_", "-")
         if kind is FLAG:
             group.add_argument(option, action="store_const", const="true", help=text)
+        elif kind.separator:
+            group.add_argument(option, action="append", metavar=kind.metavar, help=text)
         else:
             group.add_argument(option, metavar=kind.metavar, help=text)
 
@@ -99,7 +104,7 @@ def settings_table() -> str:
     """Return the list of all settings as a Markdown table, for the README."""
     lines = ["| key | default | what it is |", "| --- | --- | --- |"]
     for setting in fields(Config):
-        default = f"`{_show(setting)}`" if setting.default is not None else ""
+        default = f"`{_show(setting)}`" if setting.default not in (None, ()) else ""
         text = setting.metadata["help"].replace("|", "\\|")
         lines.append(f"| `{setting.name}` | {default} | {text} |")
     return "\n".join(lines) + "\n"
@@ -135,10 +140,11 @@ def _from_file(path: Path | None, known: list[str]) -> Iterator[tuple[str, _Foun
     for key, value in table.items():
         if key not in known:
             raise UsageError(f"{path}: unknown key {key!r}; {nearest(key, known)}")
-        if not isinstance(value, str | int | float):
+        setting = Config.__dataclass_fields__[key]
+        many = setting.metadata["kind"].separator and isinstance(value, list)
+        if not many and not isinstance(value, str | int | float):
             raise UsageError(f"{path}: {key}: expected one value, got {type(value).__name__}")
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        yield key, _Found(text, str(path))
+        yield key, _Found(as_text(value, setting), str(path))
 
 
 def _from_environment(
@@ -158,7 +164,8 @@ def _from_environment(
 def _from_arguments(arguments: Mapping[str, Any], known: list[str]) -> Iterator[tuple[str, _Found]]:
     for key in known:
         if arguments.get(key) is not None:
-            yield key, _Found(str(arguments[key]), "--" + key.replace("_", "-"))
+            text = as_text(arguments[key], Config.__dataclass_fields__[key])
+            yield key, _Found(text, "--" + key.replace("_", "-"))
 
 
 def _parse(name: str, found: _Found) -> Any:
@@ -167,7 +174,8 @@ def _parse(name: str, found: _Found) -> Any:
         return kind.parse(found.text)
     except ValueError as error:
         own_words = str(error) if str(error).endswith("not built yet") else f"got {found.text!r}"
-        raise UsageError(f"{found.where}: {name}: expected {kind.expects}, {own_words}") from error
+        key = "" if found.where.startswith(("--", "environment ")) else f" {name}:"
+        raise UsageError(f"{found.where}:{key} expected {kind.expects}, {own_words}") from error
 
 
 def _signed_settings(data: Path) -> dict[str, tuple[str, str]]:
@@ -181,7 +189,7 @@ def _signed_settings(data: Path) -> dict[str, tuple[str, str]]:
 
 
 def _default_note(setting: Field[Any]) -> str:
-    if setting.default is None or setting.default is False:
+    if setting.default is None or setting.default is False or setting.default == ():
         return ""
     return f" (default: {_show(setting)})"
 

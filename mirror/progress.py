@@ -63,8 +63,8 @@ def _bar() -> Iterator[Report]:
         def report(progress: Progress) -> None:
             bar.update(
                 task,
-                total=progress.names or None,
-                completed=progress.looked,
+                total=progress.names + progress.crates or None,
+                completed=progress.looked + progress.stored,
                 description=_rest(progress),
             )
 
@@ -73,4 +73,5 @@ def _bar() -> Iterator[Report]:
 
 def _rest(progress: Progress) -> str:
     failed = f", {progress.failed:,} failed so far" if progress.failed else ""
-    return f"{progress.changed:,} changed{failed}"
+    crates = f", {progress.stored:,} of {progress.crates:,} crates" if progress.crates else ""
+    return f"{progress.changed:,} changed{crates}{failed}"

@@ -2,6 +2,7 @@
 
 `sync.sock`: Want -> WantAnswer, from `serve`; `sync` takes every field as hostile.
 `sign.sock`: Offer -> Settled (core/batch.py), from `sync`; nothing else goes through there.
+`admin.sock`: Order -> Done, from the operator; only the signer's user can open it.
 
 An answer is a hint; what counts is what is published.
 """
@@ -12,6 +13,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ MESSAGE_MAX_BYTES = 8_000_000
 WANT_MAX_NAMES = 2_000
 SYNC_SOCKET = "sync.sock"
 SIGN_SOCKET = "sign.sock"
+ADMIN_SOCKET = "admin.sock"
+CLIENT_MAX_CHARS = 64
+REASON_MAX_CHARS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,8 @@ class Want:
     names: tuple[CrateName, ...] = ()
     seen: tuple[CrateName, ...] = ()
     crates: tuple[CrateId, ...] = ()
+    client: str = ""
+    """Whose budget pays for what is asked for the first time: an IP address; "": nobody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,8 @@ class WantAnswer:
     """What could not be fetched now, with the reason; asking again later may help."""
     fresh_seconds: float = 0.0
     """For `seen`: for so long nobody need say again that these were asked for."""
+    over_budget: tuple[str, ...] = ()
+    """Not asked for: this client has asked for too many names for the first time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +74,35 @@ class Offer:
     batch: int
 
 
-def encode(message: Want | WantAnswer | Offer | Settled) -> bytes:
+class Verb(StrEnum):
+    """What an operator decides."""
+
+    DENY = "deny"
+    ALLOW = "allow"
+    ACCEPT = "accept"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An operator's decision about a crate, or one version of it."""
+
+    verb: Verb
+    name: CrateName
+    version: str | None = None
+    reason: str = ""
+    """For DENY; public."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of an Order."""
+
+    text: str
+    """For the operator: what was done, or why it was not."""
+    exit_code: int = 0
+
+
+def encode(message: Want | WantAnswer | Offer | Settled | Order | Done) -> bytes:
     """Return the message as one line of JSON."""
     return json.dumps(asdict(message), separators=(",", ":")).encode() + b"\n"
 
@@ -83,6 +120,7 @@ def parse_want(line: bytes) -> Want:
             names=tuple(parse_name(str(name)) for name in names),
             seen=tuple(parse_name(str(name)) for name in seen),
             crates=tuple(CrateId(str(c["name"]), str(c["version"])) for c in crates),
+            client=str(fields.get("client", ""))[:CLIENT_MAX_CHARS],
         )
     except (RejectedError, KeyError, TypeError) as error:
         raise MalformedMessageError("want", "names of crates", str(error)) from error
@@ -101,6 +139,7 @@ def parse_want_answer(line: bytes) -> WantAnswer:
         refused=_texts(fields, "refused"),
         failed=_texts(fields, "failed"),
         fresh_seconds=float(fields.get("fresh_seconds", 0.0)),
+        over_budget=tuple(str(name) for name in _list(fields, "over_budget")),
     )
 
 
@@ -128,10 +167,45 @@ def parse_settled(line: bytes) -> Settled:
         timestamp=int(fields.get("timestamp", 0)),
         refused=_texts(fields, "refused"),
         refused_whole=str(fields.get("refused_whole", "")),
+        doubted={name: float(at) for name, at in _map(fields, "doubted").items()},
+        stopped=str(fields.get("stopped", "")),
+        unexamined=tuple(str(name) for name in fields.get("unexamined", ())),
     )
 
 
-async def ask(socket: Path, message: Want | Offer) -> bytes:
+def parse_order(line: bytes) -> Order:
+    """Read an Order.
+
+    Raises:
+        MalformedMessageError: it is not one.
+    """
+    fields = _object(line)
+    version = fields.get("version")
+    try:
+        crate = CrateId(str(fields["name"]), "0.0.0" if version is None else str(version))
+        return Order(
+            Verb(fields["verb"]),
+            crate.canonical_name,
+            None if version is None else crate.version,
+            str(fields.get("reason", ""))[:REASON_MAX_CHARS],
+        )
+    except (RejectedError, KeyError, ValueError) as error:
+        raise MalformedMessageError(
+            "order", "deny, allow or accept NAME[@VERSION]", str(error)
+        ) from error
+
+
+def parse_done(line: bytes) -> Done:
+    """Read a Done.
+
+    Raises:
+        MalformedMessageError: it is not one.
+    """
+    fields = _object(line)
+    return Done(str(fields.get("text", "")), int(fields.get("exit_code", 1)))
+
+
+async def ask(socket: Path, message: Want | Offer | Order) -> bytes:
     """Send one message, return the answer's line. The caller sets the time limit.
 
     Raises:
@@ -167,7 +241,11 @@ def _list(fields: dict[str, Any], key: str) -> list[Any]:
 
 
 def _texts(fields: dict[str, Any], key: str) -> dict[str, str]:
+    return {str(name): str(reason) for name, reason in _map(fields, key).items()}
+
+
+def _map(fields: dict[str, Any], key: str) -> dict[str, Any]:
     value = fields.get(key, {})
     if not isinstance(value, dict):
         raise MalformedMessageError("message", f"{key}: an object", repr(value)[:80])
-    return {str(name): str(reason) for name, reason in value.items()}
+    return value

@@ -83,11 +83,10 @@ def gather(config: Config, *, now: float) -> dict[str, Any]:
 def lines(fields: Mapping[str, Any], *, now: float) -> list[_Line]:
     """Return the same for a person."""
     signer = fields["signer"]
-    held = fields["held"]
     shown = [
         _Line("mirror", f"{fields['mode']} of {fields['upstream']}"),
         _Line("published", f"number {fields['timestamp']}, {_ago(fields['signed_at'], now)}"),
-        _Line("holds", f"{_count(held, 'index')} index files, {_count(held, 'crates')} crates"),
+        _Line("holds", _holds(fields)),
         _Line("upstream seen", _ago(fields["upstream_confirmed"], now)),
         _Line("complete", _complete(fields, now)),
         _Line("root", f"version {fields['root_version']}, sha256 {fields['root_sha256']}"),
@@ -102,7 +101,14 @@ def lines(fields: Mapping[str, Any], *, now: float) -> list[_Line]:
     if fields["trouble"]:
         shown.append(_Line("trouble", fields["trouble"], "bold red"))
     shown += _expiry_lines(fields["expires"], now)
-    return shown + _quarantine_lines(fields["quarantined"], now)
+    shown += _quarantine_lines(fields["quarantined"], now)
+    return shown + _denied_lines(fields["denied"], now)
+
+
+def _holds(fields: Mapping[str, Any]) -> str:
+    held = fields["held"]
+    text = f"{_count(held, 'index')} index files, {_count(held, 'crates')} crates"
+    return f"{text}; upstream deleted {fields['deleted']:,}" if fields["deleted"] else text
 
 
 def _complete(fields: Mapping[str, Any], now: float) -> str:
@@ -110,7 +116,8 @@ def _complete(fields: Mapping[str, Any], now: float) -> str:
         return f"as of {_ago(fields['complete_as_of'], now)}"
     if fields["mode"] == "cache":
         return "no: mode cache holds what was asked for"
-    return "not yet"
+    listed = fields["listed"]
+    return f"not yet: {listed:,} crates are listed" if isinstance(listed, int) else "not yet"
 
 
 def _expiry_lines(expires: Mapping[str, str], now: float) -> Iterable[_Line]:
@@ -130,9 +137,19 @@ def _quarantine_lines(quarantined: Iterable[Mapping[str, Any]], now: float) -> l
 
 
 def _quarantined(each: Mapping[str, Any], now: float) -> str:
-    kept = "never published" if each.get("first_sight") else "stays as it was"
+    kept = "not published" if each.get("first_sight") else "stays as it was"
     since = _ago(each.get("since"), now)
-    return f"{each.get('name')}: {each.get('reason')} ({each.get('rule')}, {since}; {kept})"
+    state = "held: " if each.get("kind") == "hold" else ""
+    return f"{state}{each.get('name')}: {each.get('reason')} ({each.get('rule')}, {since}; {kept})"
+
+
+def _denied_lines(denied: Iterable[Mapping[str, Any]], now: float) -> list[_Line]:
+    found = [
+        f"{each.get('name')}{'@' if each.get('version') else ''}{each.get('version') or ''}:"
+        f" {each.get('reason')} ({_ago(each.get('since'), now)})"
+        for each in denied
+    ]
+    return [_Line("" if number else "denied", text) for number, text in enumerate(found)]
 
 
 def _findings(fields: Mapping[str, Any], now: float) -> list[str]:

@@ -7,7 +7,9 @@ what is needed, runs it, and gives back an exit code. Who starts processes of th
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -17,15 +19,18 @@ from typing import TYPE_CHECKING
 
 from mirror import folder, listener, locks
 from mirror.children import Inherited
-from mirror.config import Config
+from mirror.config import DEFAULT_UPSTREAM, Config
 from mirror.core.layout import METADATA_DIR
-from mirror.errors import BusyError, UsageError
+from mirror.errors import BusyError, CratesealError, MachineError, UsageError
 from mirror.lifeline import Stop
-from mirror.once import a_signer, exit_code_of_look
+from mirror.once import a_signer, details_of_look, exit_code_of_look
 from mirror.progress import Report, for_a_person, in_lines
+from mirror.seam import ADMIN_SOCKET, Done, Order, ask, parse_done
 
 if TYPE_CHECKING:
     from mirror.sync.values import SyncReport
+
+LOG = logging.getLogger("crateseal")
 
 Clock = Callable[[], float]
 Say = Callable[[str], None]
@@ -82,6 +87,11 @@ def sign(config: Config, clock: Clock, stop: Stop) -> int:
 def sync(config: Config, clock: Clock, stop: Stop) -> int:
     """Follow upstream until told to stop."""
     folder.require_writable(config.data)
+    if config.upstream == DEFAULT_UPSTREAM and config.contact is None and not config.offline:
+        LOG.info(
+            "crates.io asks who fetches from it to say whom to write to: set --contact, such as"
+            " an e-mail address"
+        )
 
     def run() -> None:
         with locks.hold(config.run / SYNC_LOCK, _SYNCER, pause=stop.event.wait):
@@ -114,8 +124,8 @@ def sync_once(
     if not reports or stop.event.is_set():
         return 0
     say(f"{reports[0]}\n")
-    for name, reason in sorted(reports[0].refused.items()):
-        say(f"refused: {name}: {reason}\n")
+    for line in details_of_look(reports[0]):
+        say(f"{line}\n")
     return exit_code_of_look(reports[0])
 
 
@@ -164,6 +174,53 @@ def check(config: Config, *, now: float, as_json: bool, say: Say) -> int:
     if not as_json:
         say(f"{config.data}: {_in_words(count)}\n")
     return 1 if count else 0
+
+
+def decide(config: Config, order: Order, clock: Clock, *, say: Say) -> int:
+    """Have an operator's order carried out: by the signer that runs, or here where none does."""
+    require_root(config)
+    folder.require_writable(config.data)
+    done = _order_by_socket(config, order)
+    if done is None:
+        # The lock waits for a signer that is on its way out, and says so if it stays.
+        with locks.hold(config.run / SIGN_LOCK, _SIGNER):
+            done = _order_here(config, order, clock)
+    if done.exit_code:
+        raise _DECIDE_ERRORS.get(done.exit_code, MachineError)(done.text)
+    say(done.text + "\n")
+    return 0
+
+
+_DECIDE_ERRORS: dict[int, type[CratesealError]] = {2: UsageError}
+_ORDER_SECONDS = 120.0
+
+
+def _order_by_socket(config: Config, order: Order) -> Done | None:
+    """Ask the signer; None: there is none."""
+
+    async def order_it() -> Done:
+        async with asyncio.timeout(_ORDER_SECONDS):
+            return parse_done(await ask(config.run / ADMIN_SOCKET, order))
+
+    try:
+        return asyncio.run(order_it())
+    except PermissionError as error:
+        raise MachineError(
+            f"{config.run / ADMIN_SOCKET}: {error.strerror}; only the signer's user may decide"
+        ) from error
+    except TimeoutError as error:
+        raise MachineError(
+            f"the signer did not answer within {_ORDER_SECONDS:.0f} s; see `crateseal status`"
+        ) from error
+    except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError):
+        return None
+
+
+def _order_here(config: Config, order: Order, clock: Clock) -> Done:
+    from mirror.sign.opening import open_parts  # noqa: PLC0415
+    from mirror.sign.worker import obey_alone  # noqa: PLC0415
+
+    return obey_alone(open_parts(config, clock), order, clock)
 
 
 def require_root(config: Config) -> None:

@@ -140,6 +140,25 @@ class Repository:
             raise self._not_held(name)
         return data
 
+    def refuse_withheld(self, entry: IndexEntry) -> None:
+        """Make sure that the operator does not deny this version.
+
+        Raises:
+            NotHeldError: it is denied, in a signed note.
+            ProofError: that note, or metadata on the way to it, does not verify.
+            UnreachableError: the mirror gave no answer.
+        """
+        if not entry.yanked:
+            return  # The line of a denied version is always yanked.
+        name = entry.crate.canonical_name
+        note = self._target(name, note_path(name))
+        reason = None if note is None else _reason(note, entry.crate.version)
+        if reason is not None:
+            where = self._fetcher.base + note_path(name)
+            raise NotHeldError(
+                str(entry.crate), where, "the crate file", f"withheld: {reason}", "ask its operator"
+            )
+
     def _not_held(self, name: CrateName) -> NotHeldError:
         where = self._fetcher.base + target_path(name)
         note = self._target(name, note_path(name))
@@ -281,10 +300,14 @@ def _chain(error: BaseException) -> str:
     return text
 
 
-def _reason(note: bytes) -> str:
-    """Return why something is withheld; a note is an open map, so believe nothing of its shape."""
+def _reason(note: bytes, version: str | None = None) -> str | None:
+    """Return why a crate, or one version of it, is withheld; None: the note is about others.
+
+    A note is an open map, so nothing of its shape is believed.
+    """
     try:
         entries = json.loads(note)["entries"]
-        return "; ".join(one_line(f"{each['kind']}: {each['reason']}") for each in entries)
+        about = [each for each in entries if version is None or version in (each["versions"] or ())]
+        return "; ".join(one_line(f"{each['kind']}: {each['reason']}") for each in about) or None
     except (ValueError, LookupError, TypeError):
         return "no reason that can be read"

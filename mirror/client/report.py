@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from rich.text import Text
 
 from mirror.client.fetcher import one_line
-from mirror.client.lock import Lock, LockedCrate
+from mirror.core.lockfile import Lock, LockedCrate
 from mirror.errors import CratesealError, NotHeldError, ProofError, UnreachableError
 from mirror.terminal import Terminal
 
@@ -146,7 +146,7 @@ def to_json(report: Report) -> str:
         {
             "format": JSON_FORMAT,
             "exit_code": report.exit_code,
-            "lock": str(report.lock.path),
+            "lock": report.lock.where,
             "mirror": report.against.mirror,
             "timestamp": report.against.timestamp_version,
             "root_sha256": report.against.root_sha256,

@@ -24,7 +24,6 @@ from mirror.client.fetcher import (
     MirrorFetcher,
     checked_url,
 )
-from mirror.client.lock import Lock, LockedCrate, read_lock
 from mirror.client.report import Against, Report, Result, Teller, to_json
 from mirror.client.trust import (
     HOW,
@@ -36,6 +35,7 @@ from mirror.client.trust import (
 from mirror.client.want import bring
 from mirror.core.index import IndexEntry, find_entry
 from mirror.core.layout import STATUS_JSON, target_path
+from mirror.core.lockfile import Lock, LockedCrate
 from mirror.core.names import CrateName
 from mirror.errors import (
     MalformedIndexError,
@@ -44,6 +44,7 @@ from mirror.errors import (
     UnreachableError,
     UsageError,
 )
+from mirror.store.lockfile import read_lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,8 @@ def prove(
     1. Its index file is the one that signed metadata names.
     2. That has a line for the version; the last one counts, as in cargo.
     3. The line's `cksum` is the lock's `checksum`.
-    4. The crate file has that sha256.
+    4. The mirror's operator does not deny it.
+    5. The crate file has that sha256.
 
     Raises:
         NotHeldError: there is nothing to prove it with.
@@ -175,6 +177,8 @@ def prove(
             "the lock was made from another source, or changed: see where it comes from",
         )
     # 4.
+    repository.refuse_withheld(entry)
+    # 5.
     crate_bytes(entry, fetchers)
 
 

@@ -66,6 +66,15 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
+class Sweeping:
+    """The sweep that a batch's looks are part of, while it goes on."""
+
+    began: float
+    names: int
+    """How many names it looks at."""
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Everything `sync` says in one batch."""
 
@@ -77,6 +86,8 @@ class Batch:
     sweep: Sweep | None = None
     confirmed: float | None = None
     """The oldest successful look among the followed names."""
+    sweeping: Sweeping | None = None
+    """None: these looks were asked for by somebody."""
 
     def to_json(self) -> bytes:
         """Return the bytes of `batch.json`."""
@@ -97,6 +108,13 @@ class Settled:
     """Canonical name, or `name version` of a crate file -> reason."""
     refused_whole: str = ""
     """Why nothing of the batch was looked at; everything in it must be fetched again."""
+    doubted: Mapping[str, float] = field(default_factory=dict)
+    """Names upstream says are gone that stay published until a second look says so too -> the time
+    from which on that look counts, seconds since 1970."""
+    stopped: str = ""
+    """Why the sweep is to end: too much of it turned into findings."""
+    unexamined: tuple[str, ...] = ()
+    """With `stopped`: names of the batch that were not looked at; as if they were not offered."""
 
 
 def parse_batch(number: int, data: bytes) -> Batch:
@@ -109,7 +127,7 @@ def parse_batch(number: int, data: bytes) -> Batch:
         fields = json.loads(data)
         if fields["number"] != number:
             raise MalformedMessageError("batch", f"number {number}", repr(fields["number"]))
-        sweep = fields["sweep"]
+        sweep, sweeping = fields["sweep"], fields.get("sweeping")
         return Batch(
             number=number,
             source=str(fields["source"]),
@@ -117,6 +135,7 @@ def parse_batch(number: int, data: bytes) -> Batch:
             crates=tuple(_fetched(item) for item in fields["crates"]),
             sweep=None if sweep is None else _sweep(sweep),
             confirmed=None if fields["confirmed"] is None else _time(fields["confirmed"]),
+            sweeping=None if sweeping is None else _sweeping(sweeping),
         )
     except (
         ValueError, KeyError, TypeError, AttributeError, RecursionError, RejectedError
@@ -151,6 +170,10 @@ def _sweep(item: dict[str, Any]) -> Sweep:
         missing=_count(item["missing"]),
         whole_source=item["whole_source"] is True,
     )
+
+
+def _sweeping(item: dict[str, Any]) -> Sweeping:
+    return Sweeping(_time(item["began"]), _count(item["names"]))
 
 
 def _canonical(text: object) -> CrateName:

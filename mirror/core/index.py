@@ -1,22 +1,31 @@
 """The sparse index's files: parse them, never rewrite them.
 
 Bytes are kept as they came; an `IndexEntry` is a view on one line. Source of the format: the cargo
-book, chapter "Registry Index".
+book, chapter "Registry Index". How one line is read: index_line.py.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
+from mirror.core.index_line import DoubtfulLineError, NotJsonError, UnusedLineError, read_fields
 from mirror.core.names import CrateId, CrateName, CrateVersion, index_path, parse_name
 from mirror.errors import InvalidNameError, InvalidVersionError, MalformedIndexError
 
-_spaced = json.JSONEncoder(ensure_ascii=False).encode
 _CKSUM_CHARS = frozenset("0123456789abcdef")
+_U64_MAX = 2**64 - 1
+_LONG_NUMBER = re.compile(r"[0-9]{20}")
+# What cargo's semver crate takes beyond our own pattern: long numbers in a pre-release, long texts.
+_SEMVER = re.compile(
+    r"(?:0|[1-9][0-9]{0,19})(?:\.(?:0|[1-9][0-9]{0,19})){2}"
+    r"(?:-(?:0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
+    r"(?:\.(?:0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*))*)?"
+    r"(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?\Z"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +50,16 @@ class IndexEntry:
 
     def fields(self) -> dict[str, Any]:
         """Return all fields of the line, the unknown ones too."""
-        return _parse_object(self.line)
+        return read_fields(self.line)
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedLine:
+    """A line that cargo would skip, so that it says nothing."""
+
+    number: int
+    """From 1."""
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +69,7 @@ class IndexFile:
     name: CrateName
     data: bytes
     entries: tuple[IndexEntry, ...]
+    skipped: tuple[SkippedLine, ...] = ()
 
     def by_version(self) -> dict[str, IndexEntry]:
         """Return the entry that counts for each version: the last one, as in cargo."""
@@ -70,29 +89,38 @@ class IndexFile:
 
 
 def parse_index_file(name: CrateName, data: bytes, limits: IndexLimits) -> IndexFile:
-    """Parse every line of an index file.
+    """Parse every line of an index file; what no cargo uses counts as absent.
 
     Raises:
-        MalformedIndexError: a line is not an entry of this crate, or a limit is passed.
+        MalformedIndexError: no line is an entry of this crate, the last line was cut short, cargo
+            may read a line otherwise than we do, or a limit is passed.
     """
     subject = f"index file {index_path(name)}"
     if len(data) > limits.file_max_bytes:
         raise MalformedIndexError(subject, f"at most {limits.file_max_bytes} bytes", f"{len(data)}")
-    lines = [line for line in data.split(b"\n") if line.strip()]
+    lines = [(n, text) for n, text in enumerate(data.split(b"\n"), start=1) if text.strip()]
     if not lines:
         raise MalformedIndexError(subject, "at least one line", "nothing")
     if len(lines) > limits.entries_max:
         raise MalformedIndexError(subject, f"at most {limits.entries_max} lines", f"{len(lines)}")
-    entries = []
-    for number, line in enumerate(lines, start=1):
+    entries: list[IndexEntry] = []
+    skipped: list[SkippedLine] = []
+    for number, line in lines:
+        where = f"{subject}, line {number}"
         if len(line) > limits.line_max_bytes:
             raise MalformedIndexError(
-                f"{subject}, line {number}",
-                f"at most {limits.line_max_bytes} bytes",
-                f"{len(line)}",
+                where, f"at most {limits.line_max_bytes} bytes", f"{len(line)}"
             )
-        entries.append(_parse_line(f"{subject}, line {number}", name, line))
-    return IndexFile(name, data, tuple(entries))
+        try:
+            entries.append(_parse_line(where, name, line))
+        except UnusedLineError as error:
+            if isinstance(error, NotJsonError) and line is lines[-1][1] and data[-1:] != b"\n":
+                raise _malformed(where, "a whole line", line, error) from error
+            skipped.append(SkippedLine(number, str(error)))
+    if not entries:
+        where = f"{subject}, line {skipped[0].number}"
+        raise _malformed(where, f"an entry of {name}", lines[0][1], skipped[0].reason)
+    return IndexFile(name, data, tuple(entries), tuple(skipped))
 
 
 def find_entry(file: bytes, name: CrateName, version: str) -> IndexEntry | None:
@@ -101,64 +129,75 @@ def find_entry(file: bytes, name: CrateName, version: str) -> IndexEntry | None:
     `file` has been parsed whole before it was signed; None if no line is about that version.
 
     Raises:
-        MalformedIndexError: the line that looks like it is none.
+        MalformedIndexError: a line that may be about it cannot be believed.
     """
-    text = json.dumps(version).encode()
-    for line in reversed(file.split(b"\n")):
-        if text in line:
+    for line in _lines_with(file, json.dumps(version).encode()):
+        try:
             entry = _parse_line(f"index file {index_path(name)}", name, line)
-            if entry.crate.version == version:
-                return entry
+        except UnusedLineError:
+            continue
+        if entry.crate.version == version:
+            return entry
     return None
 
 
-def _parse_line(subject: str, name: CrateName, line: bytes) -> IndexEntry:
+def _lines_with(file: bytes, text: bytes) -> Iterator[bytes]:
+    """Yield the lines that may have this text in them, the last one first."""
+    # A version may be spelled with escapes; those of its letters all begin with \u.
+    escaped = b"\\u" in file
+    end = len(file)
+    while end > 0:
+        at = file.rfind(text, 0, end)
+        if escaped:
+            at = max(at, file.rfind(b"\\u", 0, end))
+        if at < 0:
+            return
+        start = file.rfind(b"\n", 0, at) + 1
+        yield file[start : end if (stop := file.find(b"\n", at, end)) < 0 else stop]
+        end = start - 1
+
+
+def _parse_line(where: str, name: CrateName, line: bytes) -> IndexEntry:
+    """Make an entry of one line.
+
+    Raises:
+        UnusedLineError: no cargo uses it for this crate.
+        MalformedIndexError: cargo may use it, and we cannot say for what.
+    """
     try:
-        fields = _parse_object(line)
-    except (ValueError, TypeError, RecursionError) as error:  # orjson's deep nesting: TypeError
-        excerpt = line[:80].decode(errors="replace")
-        raise MalformedIndexError(subject, "one JSON object", f"{error} in {excerpt!r}") from error
-    cksum, yanked = fields.get("cksum"), fields.get("yanked", False)
-    if not isinstance(cksum, str) or len(cksum) != 64 or not _CKSUM_CHARS.issuperset(cksum):
-        raise MalformedIndexError(subject, "cksum of 64 hex digits", repr(cksum))
-    if yanked is not None and not isinstance(yanked, bool):
-        raise MalformedIndexError(subject, "yanked true or false", repr(yanked))
-    if not isinstance(fields.get("deps"), list):
-        raise MalformedIndexError(subject, "a list of deps", repr(fields.get("deps")))
-    if json.dumps(fields.get("vers")).encode() not in line:
-        # `find_entry` looks for the text: an escaped spelling must not hide a line from it.
-        raise MalformedIndexError(subject, "a version in plain letters", repr(fields.get("vers")))
+        fields = read_fields(line)
+        crate = _crate(name, fields["name"], fields["vers"])
+    except DoubtfulLineError as error:
+        raise _malformed(where, "a line that reads in one way", line, error) from error
+    cksum = fields["cksum"]
+    if len(cksum) != 64 or not _CKSUM_CHARS.issuperset(cksum):
+        raise MalformedIndexError(where, "cksum of 64 hex digits", ascii(cksum))
+    return IndexEntry(crate, cksum, bool(fields.get("yanked")), line)
+
+
+def _crate(name: CrateName, own: str, version: str) -> CrateId:
+    if own.lower() != name:
+        raise UnusedLineError(f"it is about {ascii(own)[:60]}")
     try:
-        crate = CrateId(_string(fields, "name"), _string(fields, "vers"))
-    except (InvalidNameError, InvalidVersionError) as error:
-        raise MalformedIndexError(subject, "a crate name and a version", error.got) from error
-    if crate.canonical_name != name:
-        raise MalformedIndexError(subject, f"name {name}", repr(crate.name))
-    return IndexEntry(crate, cksum, bool(yanked), line)
+        crate = CrateId(own, version)
+    except InvalidNameError as error:  # letters that only look like ours in lower case
+        raise DoubtfulLineError(f"name {ascii(own)[:60]}") from error
+    except InvalidVersionError as error:
+        if _SEMVER.match(version):
+            raise DoubtfulLineError(f"version {ascii(version)[:60]}") from error
+        raise UnusedLineError(f"version {ascii(version)[:60]}") from error
+    if _LONG_NUMBER.search(version) and any(
+        int(number) > _U64_MAX for number in re.split("[.+-]", version, maxsplit=3)[:3]
+    ):
+        raise UnusedLineError(f"version {ascii(version)[:60]}")
+    return crate
 
 
-def _string(fields: dict[str, Any], key: str) -> str:
-    value = fields.get(key)
-    return value if isinstance(value, str) else ""
-
-
-def _parse_object(line: bytes) -> dict[str, Any]:
-    fields = orjson.loads(line)  # strict: UTF-8 only, no NaN, no lone surrogate
-    if orjson.dumps(fields) != line and _spaced(fields).encode() != line:
-        # The round trip lost something: odd spacing, or a field given twice, which serde and so
-        # cargo refuses. The slow way tells; neither crates.io's own lines come here, nor those of
-        # registries that write a space after each colon and comma.
-        fields = json.loads(line.decode(), object_pairs_hook=_no_duplicates)
-    if not isinstance(fields, dict):
-        raise ValueError(f"a {type(fields).__name__}")  # noqa: TRY004 - the caller's one branch
-    return fields
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("a field given twice")
-    return fields
+def _malformed(
+    where: str, expected: str, line: bytes, why: UnusedLineError | DoubtfulLineError | str
+) -> MalformedIndexError:
+    excerpt = line[:80].decode(errors="replace")
+    return MalformedIndexError(where, expected, f"{why} in {excerpt!r}")
 
 
 def dependencies_of_newest(file: IndexFile, at_most: int) -> tuple[CrateName, ...]:

@@ -14,7 +14,10 @@ from typing import NewType
 from mirror.errors import InvalidNameError, InvalidVersionError
 
 NAME_MAX_CHARS = 64
-VERSION_MAX_CHARS = 128
+VERSION_MAX_CHARS = 170
+"""crates.io has one of 147 (rraaaaaaaaaaaaaaah 0.8.1, 2024)."""
+CRATE_MAX_CHARS = 178
+"""Name and version together: with a sha256 and `.tmp` they are one file name of 255."""
 
 CrateName = NewType("CrateName", str)
 """The canonical name: lower case, as index paths and target paths have it."""
@@ -105,6 +108,12 @@ class CrateId:
     def __post_init__(self) -> None:
         parse_name(self.name)
         CrateVersion(self.version)
+        if len(self.name) + len(self.version) > CRATE_MAX_CHARS:
+            raise InvalidVersionError(
+                f"version of {self.name}",
+                f"{CRATE_MAX_CHARS} letters at most, with the name",
+                repr(self.version),
+            )
 
     @property
     def canonical_name(self) -> CrateName:
@@ -113,3 +122,13 @@ class CrateId:
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
+
+
+def parse_subject(text: str) -> tuple[CrateName, str | None]:
+    """Take `NAME` or `NAME@VERSION`, as people write them, apart.
+
+    Raises:
+        InvalidNameError, InvalidVersionError: it is neither.
+    """
+    name, at, version = text.partition("@")
+    return parse_name(name), CrateVersion(version).text if at else None

@@ -3,6 +3,9 @@
 Two askers differ. Somebody who *lacks* a file gets its bytes, whatever the cursor says: the cursor
 may be older than a restored publication. Who merely *saw* a held file, or sweeps, may be answered
 "unchanged".
+
+What could not be had is asked for again by itself, after waits that grow; so is what upstream says
+is gone, once.
 """
 
 from __future__ import annotations
@@ -14,6 +17,11 @@ from enum import StrEnum
 from mirror.core.names import CrateName
 
 UNREACHABLE_RETRY_SECONDS = 60.0
+RETRY_FIRST_SECONDS = 30.0
+RETRY_LONGEST_SECONDS = 3600.0
+RETRY_FOR_SECONDS = 7 * 86400.0
+"""What nobody follows, and somebody asked for once, is tried for so long."""
+_NO_WAIT_IS_SO_LONG = 2 * 86400.0
 
 
 class Known(StrEnum):
@@ -131,3 +139,44 @@ def next_sweep(began: float, *, ended: float, every: float, unreachable: bool) -
     if unreachable:
         return ended + min(every, UNREACHABLE_RETRY_SECONDS)
     return max(began + every, ended)
+
+
+class Trouble(StrEnum):
+    """Why something is looked at again by itself."""
+
+    FAILED = "failed"
+    """Upstream gave no usable answer."""
+    REFUSED = "refused"
+    """The signer refused what upstream gave."""
+    DOUBTED = "doubted"
+    """Upstream says that it is gone; it stays published until a second look says so too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Something that is looked at again by itself."""
+
+    key: str
+    """A name, or `name version` for a crate."""
+    trouble: Trouble
+    short: str
+    """What it has in common with many others: `of 500`."""
+    reason: str
+    since: float
+    tries: int
+    due_at: float
+    """Not before this, in seconds since 1970."""
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether something wanted is not there; what is doubted is."""
+        return self.trouble is not Trouble.DOUBTED
+
+    def is_due(self, now: float) -> bool:
+        """Whether it is time; if the clock was set back, at once."""
+        return self.due_at <= now or self.due_at > now + _NO_WAIT_IS_SO_LONG
+
+
+def retry_wait(tries: int, first: float = RETRY_FIRST_SECONDS) -> float:
+    """Return how long to wait after so many tries in vain: twice as long each time."""
+    return min(first * 2.0 ** min(tries, 20), RETRY_LONGEST_SECONDS)

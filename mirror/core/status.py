@@ -62,6 +62,8 @@ def merge(published: Published, root_sha256: str, heartbeat: Mapping[str, Any]) 
         },
         "quarantined": heartbeat.get("quarantined", []),
         "denied": heartbeat.get("denied", []),
+        "deleted": heartbeat.get("deleted", 0),
+        "listed": heartbeat.get("listed"),
         "trouble": heartbeat.get("trouble"),
     }
 

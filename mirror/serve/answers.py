@@ -73,9 +73,9 @@ def text(status: int, line: str, *extra: tuple[bytes, bytes]) -> Answer:
     return Answer(start_of(status, headers), body_of(data))
 
 
-def try_later(line: str) -> Answer:
-    """Return 503: cargo waits as long as `Retry-After` says (10 s at most) and tries four times."""
-    return text(503, line, (b"retry-after", str(RETRY_AFTER_SECONDS).encode()))
+def try_later(line: str, status: int = 503) -> Answer:
+    """Return 503 or 429: cargo waits as `Retry-After` says (10 s at most) and tries four times."""
+    return text(status, line, (b"retry-after", str(RETRY_AFTER_SECONDS).encode()))
 
 
 @lru_cache(maxsize=64)

@@ -19,9 +19,11 @@ from mirror.core.names import CrateName, parse_name
 from mirror.errors import PublicationError, RejectedError
 from mirror.seam import WANT_MAX_NAMES, WantAnswer
 from mirror.serve.answers import RETRY_AFTER_SECONDS, plain
-from mirror.serve.site import Site, may_come
+from mirror.serve.clients import Clients
+from mirror.serve.notes import Note
+from mirror.serve.site import Site
 from mirror.serve.status import readiness, status_of
-from mirror.serve.want import Became, Wants
+from mirror.serve.want import OVER_BUDGET, Became, Wants
 
 BODY_MAX_BYTES = 256_000
 """2,000 names of 64 letters, in quotes and with room between them."""
@@ -40,10 +42,16 @@ class Api:
     """The handlers, on what they need."""
 
     def __init__(
-        self, site: Site, wants: Wants, public_url: str, clock: Callable[[], float]
+        self,
+        site: Site,
+        wants: Wants,
+        clients: Clients,
+        public_url: str,
+        clock: Callable[[], float],
     ) -> None:
         self._site = site
         self._wants = wants
+        self._clients = clients
         self._public_url = public_url
         self._clock = clock
 
@@ -81,26 +89,31 @@ class Api:
         published = self._site.published_file(publication, canonical)
         if published is None:
             if note is not None:
-                return error(403, note)
-            later = "; a request for its index file fetches it" if may_come(publication) else ""
-            return error(404, f"crate {canonical} is not published here{later}")
+                return error(403, note.about_crate(canonical))
+            if not self._site.may_come(publication):
+                return error(404, self._site.why_absent(publication, canonical))
+            later = "a request for its index file fetches it"
+            return error(404, f"crate {canonical} is not published here; {later}")
         # The largest index files take milliseconds to parse: not on the loop. Look-ups stay here.
         file = await asyncio.to_thread(self._site.parsed, published, canonical)
         fields = {
             "name": file.entries[-1].crate.name,
             "timestamp": publication.timestamp_version,
-            "withheld": note,
-            "versions": self._versions(file),
+            "withheld": [entry.as_fields() for entry in note.entries] if note else [],
+            "versions": self._versions(file, note),
         }
         return JSONResponse(fields, headers=_NO_STORE)
 
-    def _versions(self, file: IndexFile) -> list[dict[str, Any]]:
+    def _versions(self, file: IndexFile, note: Note | None) -> list[dict[str, Any]]:
         return [
             {
                 "version": entry.crate.version,
                 "yanked": entry.yanked,
                 "cksum": entry.cksum,
                 "held": self._site.holds_crate(entry.crate),
+                "withheld": note.about_version(entry.crate.name, entry.crate.version)
+                if note
+                else None,
             }
             for entry in file.by_version().values()
         ]
@@ -108,14 +121,17 @@ class Api:
     async def want(self, request: Request) -> JSONResponse:
         """Fetch these index files in one publication; a hint, no more."""
         names = _wanted(await _limited_body(request))
-        fields: dict[str, Any] = {"timestamp": 0, "absent": [], "refused": {}, "pending": []}
+        fields: dict[str, Any] = {"timestamp": 0, "absent": [], "refused": {}}
+        fields |= {"pending": [], "over_budget": []}
         lacking = self._sort(names, fields)
         if lacking:
-            answer = await self._wants.index_files(lacking)
+            answer = await self._wants.index_files(lacking, self._clients.of(request.scope))
             if answer is Became.NOBODY_THERE:
                 return error(503, "the fetching side of this mirror is not running", _RETRY)
             still_lacking = self._sort(names, fields)
             _judge(still_lacking, answer, fields)
+            if lacking == still_lacking == tuple(fields["over_budget"]):
+                return error(429, OVER_BUDGET, _RETRY)
         return JSONResponse(fields, headers=_NO_STORE)
 
     def _sort(self, names: tuple[CrateName, ...], fields: dict[str, Any]) -> tuple[CrateName, ...]:
@@ -128,8 +144,8 @@ class Api:
                 self._wants.seen(name)
             elif (note := self._site.note(publication, name)) is not None:
                 self._wants.seen(name)
-                fields["refused"][name] = plain(note)
-            elif may_come(publication):
+                fields["refused"][name] = plain(note.about_crate(name))
+            elif self._site.may_come(publication):
                 lacking.append(name)
             else:
                 fields["absent"].append(name)
@@ -139,6 +155,10 @@ class Api:
 def _judge(
     lacking: tuple[CrateName, ...], answer: WantAnswer | Became, fields: dict[str, Any]
 ) -> None:
+    """Put down what became of the names that are lacking still.
+
+    Who is over budget is told to ask again later, like who came too early, and told why.
+    """
     for name in lacking:
         if isinstance(answer, WantAnswer) and name in answer.refused:
             fields["refused"][name] = plain(answer.refused[name])
@@ -146,6 +166,8 @@ def _judge(
             fields["absent"].append(name)
         else:
             fields["pending"].append(name)
+            if isinstance(answer, WantAnswer) and name in answer.over_budget:
+                fields["over_budget"].append(name)
 
 
 async def _limited_body(request: Request) -> bytes:

@@ -12,8 +12,9 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -26,8 +27,9 @@ from mirror.errors import PublicationError
 from mirror.seam import SYNC_SOCKET
 from mirror.serve.answers import Message, Receive, Scope, Send
 from mirror.serve.api import Api, error, on_http_error, on_publication_error
+from mirror.serve.clients import Clients
 from mirror.serve.files import Files
-from mirror.serve.hints import did_you_mean
+from mirror.serve.hints import Advice
 from mirror.serve.hot import Hot
 from mirror.serve.pages import Pages
 from mirror.serve.protocol import Protocol
@@ -72,7 +74,8 @@ def build_app(
     config: Config, clock: Callable[[], float], monotonic: Callable[[], float] = time.monotonic
 ) -> App:
     """Put the parts together. `clock` is for what is signed, `monotonic` for how long ago."""
-    site = Site(config.www, Publications(config.www), Files(config.www))
+    site = Site(config.www, Publications(config.www), Files(config.www), offline=config.offline)
+    clients, advice = Clients(config.trusted_proxies), Advice(config.url)
     wants = Wants(config.run / SYNC_SOCKET, config.max_hold, monotonic)
     web = FastAPI(
         docs_url=None,
@@ -80,15 +83,15 @@ def build_app(
         openapi_url=None,
         redirect_slashes=False,
         exception_handlers={
-            RoutingError: _on_routing_error,
+            RoutingError: _routing_errors(advice),
             HTTPException: on_http_error,
             PublicationError: on_publication_error,
             Exception: _on_mistake,
         },
     )
-    web.include_router(Api(site, wants, config.url, clock).router())
+    web.include_router(Api(site, wants, clients, config.url, clock).router())
     web.include_router(Pages(site, config.url, clock).router())
-    return App(Hot(site, wants, config.url), web, wants)
+    return App(Hot(site, wants, clients, config.url), web, wants)
 
 
 def run_server(
@@ -98,8 +101,21 @@ def run_server(
     if config.port == 0:
         config = replace(config, port=sock.getsockname()[1])
     _allow_many_connections()
+    _say_if_nothing_is_there(config)
     app = build_app(config, clock)
     uvloop.run(_Server(app, stop).serve(sockets=[sock]))
+
+
+def _say_if_nothing_is_there(config: Config) -> None:
+    try:
+        Publications(config.www).current()
+    except PublicationError as error:
+        LOG.warning(
+            "%s; every answer is 503 until there is a mirror in %s: `crateseal up` makes one,"
+            " --data names another folder",
+            error,
+            config.data,
+        )
 
 
 def _allow_many_connections() -> None:
@@ -162,14 +178,19 @@ def _last_on_its_connection(send: Send) -> Send:
     return send_last
 
 
-async def _on_routing_error(request: Request, raised: Exception) -> Response:
-    assert isinstance(raised, RoutingError)
-    path = request.url.path
-    line = did_you_mean(path) if raised.status_code == 404 else str(raised.detail)
-    headers = dict(raised.headers or {})
-    if path.startswith("/api/"):
-        return error(raised.status_code, line, headers)
-    return _text(raised.status_code, line, headers)
+def _routing_errors(
+    advice: Advice,
+) -> Callable[[Request, Exception], Coroutine[Any, Any, Response]]:
+    async def on_routing_error(request: Request, raised: Exception) -> Response:
+        assert isinstance(raised, RoutingError)
+        path = request.url.path
+        line = advice.on(path) if raised.status_code == 404 else str(raised.detail)
+        headers = dict(raised.headers or {})
+        if path.startswith("/api/"):
+            return error(raised.status_code, line, headers)
+        return _text(raised.status_code, line, headers)
+
+    return on_routing_error
 
 
 async def _on_mistake(request: Request, _raised: Exception) -> Response:

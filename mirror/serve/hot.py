@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
+from typing import NamedTuple
 
 from mirror.core.layout import (
     CONFIG_JSON,
@@ -34,10 +35,11 @@ from mirror.serve.answers import (
     text,
     try_later,
 )
+from mirror.serve.clients import Clients
 from mirror.serve.files import SMALL_MAX_BYTES, Opened, Stored
-from mirror.serve.hints import did_you_mean
-from mirror.serve.site import Site, may_come
-from mirror.serve.want import Became, Outcome, Wants
+from mirror.serve.hints import Advice
+from mirror.serve.site import Site
+from mirror.serve.want import OVER_BUDGET, Became, Outcome, Wants
 from mirror.store.publication import Publication
 
 LOG = logging.getLogger(__name__)
@@ -51,15 +53,28 @@ _TRY_LATER = {
 }
 
 Reply = Stored | Answer
-Find = Callable[[str, bool], Awaitable[Reply]]
+
+
+class Asked(NamedTuple):
+    """What of a request counts here; one is made for each, so a tuple, which costs least."""
+
+    path: str
+    gzip: bool
+    """Whether it is welcome."""
+    scope: Scope
+
+
+Find = Callable[[Asked], Awaitable[Reply]]
 
 
 class Hot:
     """`/index/`, `/crates/` and `/tuf/`."""
 
-    def __init__(self, site: Site, wants: Wants, public_url: str) -> None:
+    def __init__(self, site: Site, wants: Wants, clients: Clients, public_url: str) -> None:
         self._site = site
         self._wants = wants
+        self._clients = clients
+        self._advice = Advice(public_url)
         self._config_json = _config_json(public_url)
 
     async def answer(self, scope: Scope, send: Send) -> bool:
@@ -79,14 +94,14 @@ class Hot:
             condition = b""
         else:
             gzip, condition = _wishes(scope)
-            reply = await self._found(find, path, gzip)
+            reply = await self._found(find, Asked(path, gzip, scope))
         await self._send(reply, condition, method == "HEAD", send)
         return True
 
-    async def _found(self, find: Find, path: str, gzip: bool) -> Reply:
+    async def _found(self, find: Find, asked: Asked) -> Reply:
         """Look something up; errors become answers here and nowhere else."""
         try:
-            return await find(path, gzip)
+            return await find(asked)
         except PublicationError as error:
             # The log says which file; that is nobody else's business.
             LOG.warning("%s", error)
@@ -96,71 +111,75 @@ class Hot:
             LOG.warning("%s", error)
             return try_later(f"this mirror cannot read its files: {error.strerror}")
         except Exception:
-            LOG.exception("a mistake of ours at %s", path)
+            LOG.exception("a mistake of ours at %s", asked.path)
             return text(500, "a mistake of this server; its log says more")
 
     # The index
 
-    async def _index(self, path: str, gzip: bool) -> Reply:
+    async def _index(self, asked: Asked) -> Reply:
+        path = asked.path[1:]
         publication = self._site.current()
-        stored = self._site.index_file(publication, path[1:], gzip=gzip)
+        stored = self._site.index_file(publication, path, gzip=asked.gzip)
         if stored is not None:
             self._wants.seen(CrateName(path[path.rindex("/") + 1 :]))
             return stored
-        if path[1:] == CONFIG_JSON:
+        if path == CONFIG_JSON:
             return self._config_json
         try:
-            name = parse_index_path(path.removeprefix("/index/"))
+            name = parse_index_path(path.removeprefix("index/"))
         except RejectedError:
-            return text(404, did_you_mean(path))
-        return await self._missing_index_file(publication, name, gzip)
+            return self._nothing_at(asked)
+        return await self._missing_index_file(publication, name, asked)
 
     async def _missing_index_file(
-        self, publication: Publication, name: CrateName, gzip: bool
+        self, publication: Publication, name: CrateName, asked: Asked
     ) -> Reply:
         refusal = self._refusal(publication, name)
         if refusal is not None:
             return refusal
-        if not may_come(publication):
-            return _absent(name, publication)
-        outcome = await self._wants.index_file(name)
+        if not self._site.may_come(publication):
+            return text(404, self._site.why_absent(publication, name))
+        outcome = await self._wants.index_file(name, self._clients.of(asked.scope))
         # An answer is a hint; what counts is what is published.
         publication = self._site.current()
-        stored = self._site.index_file(publication, target_path(name), gzip=gzip)
+        stored = self._site.index_file(publication, target_path(name), gzip=asked.gzip)
         if stored is not None:
             return stored
-        return self._refusal(publication, name) or _lacking(name, outcome)
+        return self._refusal(publication, name) or self._lacking(publication, name, outcome)
 
     def _refusal(self, publication: Publication, name: CrateName) -> Answer | None:
+        """Return the answer about a crate of which nothing is published, where a note says why."""
         note = self._site.note(publication, name)
         if note is None:
             return None
         self._wants.seen(name)  # upstream may have mended it meanwhile
-        return text(403, note)
+        return text(403, note.about_crate(name))
 
     # Crates
 
-    async def _crate(self, path: str, _gzip: bool) -> Reply:
+    async def _crate(self, asked: Asked) -> Reply:
         try:
-            crate = _crate_at(path)
+            crate = _crate_at(asked.path)
         except RejectedError:
-            return text(404, did_you_mean(path))
+            return self._nothing_at(asked)
         publication = self._site.current()
-        reply = self._held_crate(publication, crate)
+        reply = self._known_crate(publication, crate)
         if reply is not None:
             return reply
         if publication.target(target_path(crate.canonical_name)) is None:
             refusal = self._refusal(publication, crate.canonical_name)
             if refusal is not None:
                 return refusal
-            if not may_come(publication):
-                return _absent(crate.canonical_name, publication)
-        return await self._missing_crate(crate)
+            if not self._site.may_come(publication):
+                return text(404, self._site.why_absent(publication, crate.canonical_name))
+        if not self._site.may_crate_come(publication):
+            return text(404, self._site.why_absent(publication, crate))
+        return await self._missing_crate(crate, asked)
 
-    async def _missing_crate(self, crate: CrateId) -> Reply:
-        outcome = await self._wants.crate(crate)
+    async def _missing_crate(self, crate: CrateId, asked: Asked) -> Reply:
+        outcome = await self._wants.crate(crate, self._clients.of(asked.scope))
         publication = self._site.current()
-        reply = self._held_crate(publication, crate)
+        reply = self._known_crate(publication, crate)
         if reply is not None:
             return reply
         if publication.target(target_path(crate.canonical_name)) is None:
@@ -169,26 +188,51 @@ class Hot:
                 return refusal
         elif self._site.line(publication, crate) is None and outcome.became is Became.PUBLISHED:
             outcome = Outcome(Became.ABSENT)  # looked at again, and still not in the index file
-        return _lacking(crate, outcome)
+        return self._lacking(publication, crate, outcome)
 
-    def _held_crate(self, publication: Publication, crate: CrateId) -> Reply | None:
+    def _known_crate(self, publication: Publication, crate: CrateId) -> Reply | None:
+        """Return the file or what is said in its place; None: it does not lie here."""
+        note = self._site.note(publication, crate.canonical_name)
+        if note is not None:
+            refused = note.about_version(crate.name, crate.version)
+            if refused is not None:
+                return text(403, refused)
         line = self._site.line(publication, crate)
         if line is None:
             return None
         if line.crate != crate:
-            return text(404, f"no such crate file; did you mean /{crate_file(line.crate)}?")
+            better = self._advice.address(crate_file(line.crate))
+            return text(404, f"no such crate file; did you mean {better}?")
         return self._site.crate(line)
+
+    def _lacking(
+        self, publication: Publication, what: CrateName | CrateId, outcome: Outcome
+    ) -> Answer:
+        match outcome.became:
+            case Became.ABSENT:
+                return text(404, self._site.why_absent(publication, what))
+            case Became.REFUSED:
+                return text(403, f"{what} is refused by this mirror: {outcome.reason}")
+            case Became.OVER_BUDGET:
+                return try_later(f"{what}: {OVER_BUDGET}", 429)
+            case Became.FAILED:
+                return try_later(f"{what}: {outcome.reason}")
+            case other:
+                return try_later(f"{what}: {_TRY_LATER[other]}")
 
     # TUF
 
-    async def _tuf(self, path: str, gzip: bool) -> Reply:
-        _, _, kind, *rest = path.split("/", 3)
+    async def _tuf(self, asked: Asked) -> Reply:
+        _, _, kind, *rest = asked.path.split("/", 3)
         stored = None
         if kind == "metadata" and rest:
             stored = self._site.metadata(rest[0])
         elif kind == "targets" and rest:
-            stored = self._site.target(rest[0], gzip=gzip)
-        return stored or text(404, did_you_mean(path))
+            stored = self._site.target(rest[0], gzip=asked.gzip)
+        return stored or self._nothing_at(asked)
+
+    def _nothing_at(self, asked: Asked) -> Answer:
+        return text(404, self._advice.on(asked.path))
 
     # Sending
 
@@ -243,23 +287,6 @@ def _wishes(scope: Scope) -> tuple[bool, bytes]:
         elif name == b"if-none-match":
             condition = value
     return gzip, condition
-
-
-def _lacking(what: CrateName | CrateId, outcome: Outcome) -> Answer:
-    match outcome.became:
-        case Became.ABSENT:
-            return text(404, f"{what}: upstream has no such crate, or it is not mirrored here")
-        case Became.REFUSED:
-            return text(403, f"{what} is refused by this mirror: {outcome.reason}")
-        case Became.FAILED:
-            return try_later(f"{what}: {outcome.reason}")
-        case other:
-            return try_later(f"{what}: {_TRY_LATER[other]}")
-
-
-def _absent(name: CrateName, publication: Publication) -> Answer:
-    as_of = publication.state.get("complete_as_of")
-    return text(404, f"{name} is not in the index that this mirror follows, complete as of {as_of}")
 
 
 @lru_cache(maxsize=10_000)

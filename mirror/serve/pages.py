@@ -25,7 +25,7 @@ from mirror.serve.site import Site
 from mirror.serve.status import status_of
 
 SHOWN_MAX = 200
-"""Quarantined crates on the page; the status has them all."""
+"""Crates of each kind on the page; the status has them all."""
 
 _ROLES = ("timestamp", "snapshot", "bins", "crates", "targets", "root")
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
@@ -66,6 +66,7 @@ class Pages:
             url=self._public_url,
             status=status,
             trouble=trouble,
+            withheld=_withheld(status),
             shown_max=SHOWN_MAX,
             expiries=_expiries(status),
             moment=lambda text: _moment(text, now),
@@ -107,6 +108,16 @@ def _expiries(status: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return role and time, the shortest-lived first."""
     expires = status.get("expires", {})
     return [(role, str(expires[role])) for role in _ROLES if role in expires]
+
+
+def _withheld(status: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    """Return what is withheld, by kind: each has a section of its own."""
+    offered = status.get("quarantined", [])
+    return {
+        "quarantined": [item for item in offered if item["kind"] != "hold"],
+        "held": [item for item in offered if item["kind"] == "hold"],
+        "denied": status.get("denied", []),
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ loop is over they are one, which gave a third more answers a second.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -49,6 +50,22 @@ class OneWrite:
         return getattr(self._transport, name)
 
 
+class _Quiet(logging.LoggerAdapter[logging.Logger]):
+    """uvicorn's log, without a warning for each malformed request: anybody can send thousands."""
+
+    def warning(self, msg: object, *args: object, **kwargs: Any) -> None:
+        """Say it to those who debug."""
+        self.debug(msg, *args, **kwargs)
+
+    @property
+    def level(self) -> int:
+        """Of the log underneath; uvicorn looks at it."""
+        return self.logger.level
+
+
+_LOGGER = _Quiet(logging.getLogger("uvicorn.error"))
+
+
 class Protocol(HttpToolsProtocol):
     """One connection.
 
@@ -63,6 +80,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Put `OneWrite` between uvicorn and the socket."""
+        self.logger = cast("logging.Logger", _LOGGER)
         joined = OneWrite(cast("asyncio.Transport", transport), self.loop)
         super().connection_made(cast("asyncio.Transport", joined))
         self._too_slow = self.loop.call_later(HEAD_SECONDS, self._hang_up)

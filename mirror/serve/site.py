@@ -6,7 +6,6 @@ because a line of such an index file names its version. A file on the disk alone
 
 from __future__ import annotations
 
-import json
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -27,9 +26,12 @@ from mirror.core.layout import (
 from mirror.core.names import CrateId, CrateName
 from mirror.errors import PublicationError, RejectedError
 from mirror.serve.files import Dress, Files, Stored
+from mirror.serve.notes import Note, parse_note
 from mirror.store.publication import Publication, Publications
 
 LINES_KEPT = 20_000
+NOTES_KEPT = 10_000
+"""Names of which we remember whether the current publication has a note on them."""
 
 _FOR_EVER = (b"cache-control", b"public, max-age=31536000, immutable")
 _FOR_A_MOMENT = (b"cache-control", b"public, max-age=5")
@@ -65,11 +67,16 @@ class Line:
 class Site:
     """Look-ups in the current publication, with the files they lead to."""
 
-    def __init__(self, www: Path, publications: Publications, files: Files) -> None:
+    def __init__(
+        self, www: Path, publications: Publications, files: Files, *, offline: bool = False
+    ) -> None:
         self.www = www
         self.files = files
         self._publications = publications
+        self._offline = offline
         self._lines: OrderedDict[tuple[str, str], Line | None] = OrderedDict()
+        self._notes: dict[CrateName, Note | None] = {}
+        self._notes_of: Publication | None = None
 
     def current(self) -> Publication:
         """Return what is published now.
@@ -169,33 +176,55 @@ class Site:
         """Whether the crate file of a signed line is here."""
         return self.files.exists(crate_file(crate))
 
-    def note(self, publication: Publication, name: CrateName) -> str | None:
-        """Return why a name is withheld, in one line, or None: it is not."""
+    def note(self, publication: Publication, name: CrateName) -> Note | None:
+        """Return why a crate, or a version of it, is withheld, or None: there is no note on it.
+
+        Asked at each request for a crate, so it costs nothing where nothing is withheld, and a
+        look-up in a dictionary elsewhere.
+
+        Raises:
+            PublicationError: there is a note, and its file is missing.
+        """
+        if not publication.withholds:
+            return None
+        if publication is not self._notes_of or len(self._notes) >= NOTES_KEPT:
+            self._notes, self._notes_of = {}, publication
+        if name not in self._notes:
+            self._notes[name] = self._read_note(publication, name)
+        return self._notes[name]
+
+    def _read_note(self, publication: Publication, name: CrateName) -> Note | None:
         path = note_path(name)
         info = publication.target(path)
-        if info is None:
-            return None
-        reasons = _reasons(self.files.read(target_file(path, info.sha256)) or b"")
-        return f"crate {name} is withheld by this mirror: {reasons}"
+        return None if info is None else parse_note(self._read(target_file(path, info.sha256)))
+
+    def may_come(self, publication: Publication) -> bool:
+        """Whether what is not published may still be fetched: not where absence is signed."""
+        if self._offline:
+            return False
+        is_cache = publication.state.get("mode") == "cache"
+        return is_cache or not publication.state.get("complete_as_of")
+
+    def may_crate_come(self, publication: Publication) -> bool:
+        """Whether a crate that does not lie here may still be fetched."""
+        # In mode list the index names only what is held, so that the rest is as absent as a name.
+        is_list = publication.state.get("mode") == "list"
+        return self.may_come(publication) if is_list else not self._offline
+
+    def why_absent(self, publication: Publication, what: CrateName | CrateId) -> str:
+        """Return in one line what it means that this is not published."""
+        state = publication.state
+        if state.get("mode") == "list":
+            return f"{what} is not on the list of this mirror"
+        if self._offline:
+            return f"{what} is not held by this mirror, which is offline"
+        if state.get("mode") == "cache" or not state.get("complete_as_of"):
+            return f"{what}: upstream has no such crate, or it is not mirrored here"
+        as_of = state.get("complete_as_of")
+        return f"{what} is not in the index that this mirror follows, complete as of {as_of}"
 
     def _read(self, file: str) -> bytes:
         data = self.files.read(file)
         if data is None:
             raise PublicationError(file, "the file of a signed target", "no such file")
         return data
-
-
-def may_come(publication: Publication) -> bool:
-    """Whether a name that is not published may still be fetched: False where absence is signed."""
-    return publication.state.get("mode") == "cache" or not publication.state.get("complete_as_of")
-
-
-def _reasons(note: bytes) -> str:
-    # A note is an open map, and this one was not verified: take what is there.
-    try:
-        entries = json.loads(note)["entries"]
-        return "; ".join(
-            f"{entry['kind']} ({entry['rule']}): {entry['reason']}" for entry in entries
-        )
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return "the note says no reason"

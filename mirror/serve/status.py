@@ -29,8 +29,8 @@ def status_of(site: Site, public_url: str, now: float) -> dict[str, Any]:
     return {
         **fields,
         "public_url": public_url,
-        "quarantined": _entries(fields["quarantined"]),
-        "denied": _entries(fields["denied"]),
+        "quarantined": _entries(fields["quarantined"], kind="quarantine", first_sight=False),
+        "denied": _entries(fields["denied"], version=None),
         "ready": reason is None,
         "not_ready": reason,
     }
@@ -61,8 +61,8 @@ def _heartbeat(site: Site) -> Mapping[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
-def _entries(value: object) -> list[Mapping[str, Any]]:
-    """Return what is refused, each with at least a name, a rule, a reason and a time."""
-    expected = {"name": "?", "rule": "?", "reason": "no reason given", "since": None}
+def _entries(value: object, **expected: object) -> list[Mapping[str, Any]]:
+    """Return what is withheld, each with at least a name, a rule, a reason and a time."""
+    expected |= {"name": "?", "rule": "?", "reason": "no reason given", "since": None}
     items = value if isinstance(value, list) else []
-    return [{**expected, "first_sight": False, **item} for item in items if isinstance(item, dict)]
+    return [{**expected, **item} for item in items if isinstance(item, dict)]

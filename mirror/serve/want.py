@@ -1,7 +1,8 @@
 """What somebody wants goes to `sync` by name; what comes back is a hint.
 
-Each name is asked for once however many wait for it, nobody waits longer than `max_hold`, and the
-number of questions at a time is limited. Whoever gets an answer looks at the publication again.
+Each name is asked for once however many wait for it, whoever they are: the first one's budget pays.
+Nobody waits longer than `max_hold`, and the number of questions at a time is limited. Whoever gets
+an answer looks at the publication again.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
 
@@ -26,6 +27,10 @@ HINTS_MAX = 50_000
 """Names of which we remember when they were last told as seen."""
 FRESH_SECONDS = 60.0
 """For so long a hint lasts on which `sync` has not said for how long."""
+OVER_BUDGET = (
+    "this mirror lacks it, and your address has asked for too many crates that it lacked within"
+    " the last ten minutes; ask again later"
+)
 
 
 class Became(Enum):
@@ -39,6 +44,7 @@ class Became(Enum):
     NOBODY_THERE = auto()
     TOO_MANY = auto()
     CLOSING = auto()
+    OVER_BUDGET = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +118,19 @@ class Wants:
         """Say that a held index file was asked for, some time soon; nobody waits for that."""
         self._hints.seen(name)
 
-    async def index_file(self, name: CrateName) -> Outcome:
+    async def index_file(self, name: CrateName, client: str) -> Outcome:
         """Ask for an index file that is lacking."""
-        return _outcome(await self._answer_to(Want(names=(name,))), name)
+        answer = await self._answer_to(Want(names=(name,), client=client))
+        return _outcome(answer, name)
 
-    async def crate(self, crate: CrateId) -> Outcome:
+    async def crate(self, crate: CrateId, client: str) -> Outcome:
         """Ask for a crate file that is lacking, and its index file if that lacks too."""
-        answer = await self._answer_to(Want(crates=(crate,)))
+        answer = await self._answer_to(Want(crates=(crate,), client=client))
         return _outcome(answer, str(crate), crate.canonical_name)
 
-    async def index_files(self, names: tuple[CrateName, ...]) -> WantAnswer | Became:
+    async def index_files(self, names: tuple[CrateName, ...], client: str) -> WantAnswer | Became:
         """Ask for many index files in one publication."""
-        return await self._answer_to(Want(names=names))
+        return await self._answer_to(Want(names=names, client=client))
 
     def close(self) -> None:
         """Answer everybody who still waits; from now on nobody does."""
@@ -132,14 +139,24 @@ class Wants:
             question.cancel()
 
     async def _answer_to(self, want: Want) -> WantAnswer | Became:
-        question = self._open.get(want)
+        """Join whoever asks the same, else ask."""
+        anybodys = replace(want, client="")
+        is_joined = anybodys in self._open
+        answer = await self._joined(anybodys, want)
+        if is_joined and isinstance(answer, WantAnswer) and answer.over_budget:
+            # Another client's budget is spent, which is no reason against this one.
+            answer = await self._joined(want, want)
+        return answer
+
+    async def _joined(self, key: Want, want: Want) -> WantAnswer | Became:
+        question = self._open.get(key)
         if question is None:
             if self._closing:
                 return Became.CLOSING
             if len(self._open) >= self._questions_max:
                 return Became.TOO_MANY
-            question = self._open[want] = asyncio.create_task(self._ask(want))
-            question.add_done_callback(lambda _: self._open.pop(want, None))
+            question = self._open[key] = asyncio.create_task(self._ask(want))
+            question.add_done_callback(lambda _: self._open.pop(key, None))
         await asyncio.wait((question,))  # unlike `await question`: who leaves does not end it
         return Became.CLOSING if question.cancelled() else question.result()
 
@@ -169,6 +186,8 @@ def _outcome(answer: WantAnswer | Became, *keys: str) -> Outcome:
     if isinstance(answer, Became):
         return Outcome(answer)
     for key in keys:
+        if key in answer.over_budget:
+            return Outcome(Became.OVER_BUDGET)
         if key in answer.refused:
             return Outcome(Became.REFUSED, answer.refused[key])
         if key in answer.failed:

@@ -10,24 +10,27 @@ import json
 import os
 import stat
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirror.core.index import find_entry
+from mirror.core.index import IndexLimits, parse_index_file
 from mirror.core.layout import (
     CONFIG_JSON,
-    CRATES_DIR,
     INDEX,
     METADATA_DIR,
     STATUS_JSON,
     config_json,
-    parse_crate_path,
+    note_path,
     target_file,
     target_path,
 )
+from mirror.core.names import CrateName
 from mirror.errors import RejectedError
+from mirror.seam import Verb
+from mirror.sign.holdings import Holdings
 from mirror.sign.recover import SMALL_FILES
 from mirror.store.ledger import LedgerReader
 from mirror.store.www import GZIP_HEADER
@@ -81,6 +84,7 @@ class Checker:
         yield from self._small_files()
         for path, target in self._targets.items():
             yield from self._target(path, target)
+        yield from self._decisions()
         yield from self._crates()
         yield from self._kept()
         yield from self._extra()
@@ -155,23 +159,50 @@ class Checker:
         elif hashlib.sha256(plain).hexdigest() != sha256:
             yield Finding(file, f"does not inflate to the target with sha256 {sha256}")
 
+    def _decisions(self) -> Iterator[Finding]:
+        """What is denied must not be published; what differs from upstream, only by decision."""
+        memory = self._ledger.memory
+        denied: dict[CrateName, set[str | None]] = defaultdict(set)
+        for decided in memory.decisions():
+            if decided.verb == Verb.DENY:
+                denied[decided.name].add(decided.version)
+        for name, versions in denied.items():
+            if note_path(name) not in self._targets:
+                yield Finding(note_path(name), "missing, though the operator denies it")
+            if None in versions and target_path(name) in self._targets:
+                yield Finding(target_path(name), "published, though the operator denies it")
+        for name in sorted(denied.keys() | memory.recorded_names()):
+            yield from self._cut(name, denied[name])
+
+    def _cut(self, name: CrateName, denied: set[str | None]) -> Iterator[Finding]:
+        published, record = self._index_file_of(name), self._ledger.memory.record(name)
+        upstream = set((record or published or b"").splitlines())
+        try:
+            entries = parse_index_file(name, published, IndexLimits()).entries if published else ()
+        except RejectedError as error:
+            yield Finding(target_path(name), str(error))
+            return
+        for entry in entries:
+            is_denied = entry.crate.version in denied
+            if is_denied and not entry.yanked:
+                yield Finding(target_path(name), f"{entry.crate} is denied, and not yanked")
+            elif not is_denied and entry.line not in upstream:
+                yield Finding(target_path(name), f"{entry.crate}: not the line upstream gave")
+
     def _crates(self) -> Iterator[Finding]:
+        holdings = Holdings(self._ledger.memory, self._index_file_of)
         for file, sha256 in self._ledger.crates():
             yield from self._plain(file, sha256, None)
-            signed = self._signed_cksum(file)
-            if signed != sha256:
-                yield Finding(file, f"the signed index says {signed or 'nothing of it'}")
+            may_be = holdings.cksums_of(file)
+            if sha256 not in may_be:
+                says = ", ".join(sorted(may_be)) or "nothing of it"
+                yield Finding(file, f"the signed index says {says}")
 
-    def _signed_cksum(self, file: str) -> str | None:
-        with suppress(RejectedError):
-            crate = parse_crate_path(file.removeprefix(f"{CRATES_DIR}/"))
-            path = target_path(crate.canonical_name)
-            target = self._targets.get(path)
-            data = self._read(target_file(path, target.sha256)) if target else b""
-            if isinstance(data, bytes):
-                entry = find_entry(data, crate.canonical_name, crate.version)
-                return entry.cksum if entry else None
-        return None
+    def _index_file_of(self, name: CrateName) -> bytes | None:
+        path = target_path(name)
+        target = self._targets.get(path)
+        data = self._read(target_file(path, target.sha256)) if target else None
+        return data if isinstance(data, bytes) else None
 
     def _kept(self) -> Iterator[Finding]:
         for kept in self._ledger.retired():

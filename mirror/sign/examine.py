@@ -1,220 +1,288 @@
-"""From batches to what a publication would change: parse, audit, verify, one name after another.
+"""From batches to what a publication would change: audit and verify, one name after another.
 
-Rule: nothing here is visible to anybody. Targets and crates are written under names that no
-committed metadata knows; what was learned is handed on as values, for the ledger, after the commit.
+Rule: what some bytes bring out refuses those bytes and nothing else; their neighbours go on.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from mirror.core.archive import ArchiveLimits
-from mirror.core.audit import audit_index_file
-from mirror.core.batch import FetchedCrate, Look, Outcome, Sweep
-from mirror.core.index import IndexLimits, find_entry
-from mirror.core.layout import note_path, target_path
+from mirror.core.audit import audit_index_file, audit_return
+from mirror.core.batch import FetchedCrate, Look, Outcome, Sweeping
+from mirror.core.index import IndexEntry, find_entry, parse_index_file
+from mirror.core.layout import target_path
 from mirror.core.names import CrateName
-from mirror.core.times import rfc3339
+from mirror.core.policy import WithheldKind
 from mirror.core.verify import verify_crate
 from mirror.errors import (
-    CksumMismatchError,
+    AuditError,
+    DeniedError,
+    LockMismatchError,
     MalformedMessageError,
     RejectedError,
+    ReturnedError,
     UnsignedError,
-    VersionVanishedError,
 )
+from mirror.sign.desk import Desk
 from mirror.store.ledger import Quarantined
+from mirror.store.memory import Deletion, pack
 from mirror.store.spool import BatchReader
-from mirror.store.www import StagedCrate, Www
-from tuf_repo.core.update import Target
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What an index file and a crate may be at most."""
-
-    index: IndexLimits
-    archive: ArchiveLimits
+DOUBT_SECONDS = 900.0
+"""A crate is deleted when two looks that lie so far apart, at least, find it gone."""
+DOUBT_ENDS_SECONDS = 2 * 86400.0
+"""A first look that is older than this says nothing any more: it may have been back since."""
+_FINDINGS_MIN = 10
+"""So many findings never stop a sweep."""
+_NO_FINDING = (UnsignedError, DeniedError)
+"""Who asked was wrong, or the operator said no: nothing is wrong with a crate."""
 
 
 @dataclass(slots=True)
-class Examined:
-    """What the batches of one publication come to."""
+class SweepWatch:
+    """How many files of the sweep under way turned into findings."""
 
-    changes: dict[str, Target | None] = field(default_factory=dict)
-    crates: list[StagedCrate] = field(default_factory=list)
-    findings: dict[str, Quarantined] = field(default_factory=dict)
-    released: set[str] = field(default_factory=set)
-    sweep: Sweep | None = None
-    confirmed: float | None = None
-    sources: list[str] = field(default_factory=list)
-    says_something: bool = False
-    """A sweep ended, or something was confirmed: a timestamp is due though no target changed."""
+    percent: float
+    began: float = 0.0
+    stopped: str = ""
+    """Why it was stopped."""
+    _findings: set[str] = field(default_factory=set)
 
-    def copy(self) -> Examined:
-        """Return a copy that can be filled without this one changing."""
-        return replace(
-            self,
-            changes=dict(self.changes),
-            crates=list(self.crates),
-            findings=dict(self.findings),
-            released=set(self.released),
-            sources=list(self.sources),
-        )
+    def look_at(self, sweeping: Sweeping) -> None:
+        """Take note of the sweep that a batch is part of."""
+        if sweeping.began != self.began:
+            self.began, self.stopped, self._findings = sweeping.began, "", set()
+
+    def note(self, name: CrateName, sweeping: Sweeping) -> None:
+        """Count a finding; one too many stops the sweep."""
+        self._findings.add(name)
+        found, most = len(self._findings), max(_FINDINGS_MIN, sweeping.names * self.percent / 100)
+        if found > most and not self.stopped:
+            some = ", ".join(sorted(self._findings)[:3])
+            self.stopped = (
+                f"sweep stopped: {found} of {sweeping.names:,} index files were refused"
+                f" ({some}, …); if upstream is right, accept them or raise findings_percent"
+            )
+            log.error("%s", self.stopped)
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What the signer says of one batch."""
+
+    refused: dict[str, str] = field(default_factory=dict)
+    unexamined: tuple[str, ...] = ()
 
 
 class Examiner:
     """Examines batches in the order in which they were offered."""
 
-    def __init__(
-        self,
-        www: Www,
-        lookup_all: Callable[[Iterable[str]], Iterable[tuple[str, Target | None]]],
-        quarantined: Mapping[str, Quarantined],
-        limits: Limits,
-        *,
-        now: float,
-    ) -> None:
-        self._www = www
-        self._lookup_all = lookup_all
-        self._known: dict[str, Target | None] = {}
-        self._quarantined = quarantined
-        self._limits = limits
-        self._now = now
-        self.examined = Examined()
+    def __init__(self, desk: Desk, archive: ArchiveLimits, watch: SweepWatch) -> None:
+        self._desk = desk
+        self._archive = archive
+        self._watch = watch
 
-    def add(self, reader: BatchReader) -> dict[str, str]:
-        """Examine one batch; return what it refused, with reasons.
+    def add(self, reader: BatchReader) -> Verdict:
+        """Examine one batch.
 
         Raises:
             MalformedMessageError: the batch is torn; nothing of it counts.
         """
-        before = self.examined
-        self.examined = before.copy()
+        before = self._desk.examined
+        self._desk.examined = before.copy()
         try:
             return self._add(reader)
         except MalformedMessageError:
-            self.examined = before  # Nothing of such a batch is believed.
+            self._desk.examined = before  # Nothing of such a batch is believed.
             raise
 
-    def _add(self, reader: BatchReader) -> dict[str, str]:
+    def _add(self, reader: BatchReader) -> Verdict:
         batch = reader.batch
         names = {look.name for look in batch.looks}
         names.update(fetched.crate.canonical_name for fetched in batch.crates)
-        # All at once, so that each bin is read once.
-        self._known.update(
-            self._lookup_all([p for n in names for p in (target_path(n), note_path(n))])
-        )
-        refused: dict[str, str] = {}
-        for look in batch.looks:
-            error = _refusal(look.name, partial(self._look, look, reader))
-            if error:
-                self._refuse(look.name, error)
-                refused[look.name] = str(error)
+        self._desk.know(names)
+        verdict = Verdict()
+        self._look_at_all(reader, verdict)
         for fetched in batch.crates:
             subject = str(fetched.crate)
             error = _refusal(subject, partial(self._crate, fetched, reader))
             if error:
-                refused[subject] = str(error)
-                if not isinstance(error, UnsignedError):  # then whoever asked was wrong: no finding
+                verdict.refused[subject] = str(error)
+                if not isinstance(error, _NO_FINDING):
                     self._note_finding(subject, error, first_sight=False)
-        done = self.examined
+        done = self._desk.examined
         done.sources.append(batch.source)
-        done.sweep = batch.sweep or done.sweep
+        if batch.sweep and not (self._watch.stopped and batch.sweep.began == self._watch.began):
+            done.sweep = batch.sweep
         done.confirmed = done.confirmed if batch.confirmed is None else batch.confirmed
         done.says_something |= batch.sweep is not None or not (batch.looks or batch.crates)
-        return refused
+        return verdict
 
-    def published(self, path: str) -> Target | None:
-        """Return what the committed publication says of a path that a batch was about."""
-        return self._known[path]
+    # Index files
 
-    def _current(self, path: str) -> Target | None:
-        changes = self.examined.changes
-        return changes[path] if path in changes else self._known[path]
+    def _look_at_all(self, reader: BatchReader, verdict: Verdict) -> None:
+        sweeping = reader.batch.sweeping
+        if sweeping:
+            self._watch.look_at(sweeping)
+        for position, look in enumerate(reader.batch.looks):
+            if sweeping and self._watch.stopped:
+                verdict.unexamined = tuple(each.name for each in reader.batch.looks[position:])
+                return
+            error = _refusal(look.name, partial(self._look, look, reader))
+            if error:
+                verdict.refused[look.name] = str(error)
+                if not isinstance(error, _NO_FINDING):
+                    self._refuse(look, error, reader)
+                    if sweeping:
+                        self._watch.note(look.name, sweeping)
 
     def _look(self, look: Look, reader: BatchReader) -> None:
-        path = target_path(look.name)
-        current = self._current(path)
+        desk, name = self._desk, look.name
+        if not desk.rules.is_listed(name):
+            raise UnsignedError(name, "a crate on this mirror's list", "none")
         if look.outcome is Outcome.GONE:
-            if current:
-                raise VersionVanishedError(
-                    look.name, "the crate that was published", "no such crate"
-                )
-            self._release(look.name)
+            self._gone(look)
         elif look.outcome is Outcome.BYTES:
             data = reader.read(look)
-            if current is None or hashlib.sha256(data).hexdigest() != current.sha256:
-                self._accept(look.name, path, current, data)
-            elif self._www.read_target(path, current.sha256) is None:
-                # What was signed, and is lost or damaged on our disk: here it is again.
-                self._www.restore_target(path, data, at=self._now)
-            self._release(look.name)
+            if desk.doubted_since(name) is not None:
+                desk.examined.doubts[name] = None
+            if hashlib.sha256(data).hexdigest() != desk.record_sha256(name):
+                self._accept(name, data)
+            else:
+                self._restore(name, data)
+                self._forget_finding(name)
 
-    def _accept(self, name: CrateName, path: str, current: Target | None, data: bytes) -> None:
-        accepted = None
-        if current:
-            accepted = self._www.read_target(path, current.sha256)
-            if accepted is None:
-                # Without the bytes we signed there is nothing to compare with.
-                raise CksumMismatchError(
-                    path, f"sha256 {current.sha256} on our disk", "other bytes"
-                )
-        audit_index_file(name, accepted, data, self._limits.index)
-        sha256 = self._www.put_target(path, data, at=self._now)
-        self.examined.changes[path] = Target(len(data), sha256)
+    def _accept(self, name: CrateName, data: bytes) -> None:
+        desk = self._desk
+        tombstones = desk.tombstones(name)
+        deletion = desk.deletion(name)
+        if deletion is None:
+            audited = audit_index_file(name, desk.record(name), data, desk.index_limits, tombstones)
+            file, remarks = audited.file, audited.remarks
+        else:
+            file, remarks = parse_index_file(name, data, desk.index_limits), ()
+            audit_return(file, deletion.since, tombstones)
+            desk.examined.deletions[name] = None
+        for remark in remarks:
+            log.info("%s: %s", name, remark)
+        self._forget_finding(name)
+        desk.decide(name, file)
 
-    def _release(self, name: CrateName) -> None:
-        self.examined.findings.pop(name, None)
-        if name in self._quarantined:
-            self.examined.released.add(name)
-        if self._current(note_path(name)):
-            self.examined.changes[note_path(name)] = None
+    def _restore(self, name: CrateName, data: bytes) -> None:
+        path = target_path(name)
+        current = self._desk.current(path)
+        is_its_own = current and hashlib.sha256(data).hexdigest() == current.sha256
+        if current and is_its_own and self._desk.www.read_target(path, current.sha256) is None:
+            # What was signed, and is lost or damaged on our disk: here it is again.
+            self._desk.www.restore_target(path, data, at=self._desk.now)
 
-    def _refuse(self, name: CrateName, error: RejectedError) -> None:
-        first_sight = self._current(target_path(name)) is None
-        finding = self._note_finding(name, error, first_sight=first_sight)
+    def _gone(self, look: Look) -> None:
+        desk, name = self._desk, look.name
+        if desk.record_sha256(name) is None:
+            self._forget_finding(name)
+            desk.decide(name, None)
+            return
+        at = min(look.at, desk.now)
+        since = desk.doubted_since(name)
+        if since is None or not 0 <= at - since < DOUBT_ENDS_SECONDS:
+            desk.examined.doubts[name] = since = at
+            log.info("%s: upstream has it no more; it stays until a second look says so", name)
+        if at - since < DOUBT_SECONDS:
+            desk.examined.doubted[name] = since + DOUBT_SECONDS
+            return
+        self._record_deletion(Deletion(name, since, at))
+
+    def _record_deletion(self, deletion: Deletion) -> None:
+        desk, name = self._desk, deletion.name
+        file = parse_index_file(name, desk.record(name) or b"", desk.index_limits)
+        desk.examined.doubts[name] = None
+        desk.examined.deletions[name] = deletion
+        desk.examined.tombstones.update(
+            (name, entry.crate.version, entry.cksum) for entry in file.entries
+        )
+        if desk.drop_deleted:
+            desk.examined.dropped.update(file for file, _ in desk.ledger.crates_of(name))
+        log.warning("%s: upstream deleted it: withdrawn, %d versions", name, len(file.entries))
+        self._forget_finding(name)
+        desk.decide(name, None)
+        desk.examined.records[name] = None
+
+    def _forget_finding(self, subject: str) -> None:
+        if self._desk.quarantined(subject):
+            self._desk.examined.findings.pop(subject, None)
+            self._desk.examined.released.add(subject)
+
+    def _refuse(self, look: Look, error: RejectedError, reader: BatchReader) -> None:
+        desk, name = self._desk, look.name
+        data = b""
+        if isinstance(error, AuditError) and look.outcome is Outcome.BYTES:
+            data = reader.read(look)
+        first_sight = desk.record_sha256(name) is None
+        self._note_finding(name, error, first_sight=first_sight, data=data)
         if first_sight:
-            path, note = note_path(name), _note(name, finding)
-            current = self._current(path)
-            if current is None or hashlib.sha256(note).hexdigest() != current.sha256:
-                sha256 = self._www.put_target(path, note, at=self._now)
-                self.examined.changes[path] = Target(len(note), sha256)
+            desk.decide(name, None)
 
     def _note_finding(
-        self, subject: str, error: RejectedError, *, first_sight: bool
-    ) -> Quarantined:
-        before = self._quarantined.get(subject)
-        since = before.since if before else self._now
-        finding = Quarantined(subject, since, error.rule, str(error), first_sight)
-        self.examined.findings[subject] = finding
-        self.examined.released.discard(subject)
-        return finding
+        self, subject: str, error: RejectedError, *, first_sight: bool, data: bytes = b""
+    ) -> None:
+        before = self._desk.quarantined(subject)
+        since = before.since if before else self._desk.now
+        held = isinstance(error, ReturnedError)
+        finding = Quarantined(
+            subject,
+            since,
+            error.rule,
+            str(error),
+            first_sight,
+            WithheldKind.HOLD if held else WithheldKind.QUARANTINE,
+            hashlib.sha256(data).hexdigest() if data else "",
+            pack(data) if data else None,
+        )
+        self._desk.examined.findings[subject] = finding
+        self._desk.examined.released.discard(subject)
+
+    # Crates
 
     def _crate(self, fetched: FetchedCrate, reader: BatchReader) -> None:
-        name = fetched.crate.canonical_name
-        path = target_path(name)
-        current = self._current(path)
-        file = self._www.read_target(path, current.sha256) if current else None
-        entry = find_entry(file, name, fetched.crate.version) if file else None
-        if entry is None or entry.crate != fetched.crate:
-            raise UnsignedError(str(fetched.crate), "a signed index line that names it", "none")
+        desk, crate = self._desk, fetched.crate
+        entry = self._entry(fetched)
         with reader.open_crate(fetched.file) as stream:
-            data = stream.read(self._limits.archive.file_max_bytes + 1)
-        if len(data) < min(fetched.length, self._limits.archive.file_max_bytes):
+            data = stream.read(self._archive.file_max_bytes + 1)
+        if len(data) < min(fetched.length, self._archive.file_max_bytes):
             raise MalformedMessageError(fetched.file, f"{fetched.length} bytes", f"{len(data)}")
-        crate = verify_crate(entry, data, self._limits.archive)
-        self.examined.crates.append(self._www.stage_crate(crate))
-        self.examined.findings.pop(str(crate.crate), None)
-        self.examined.released.add(str(crate.crate))
+        accepted = (crate.canonical_name, crate.version, entry.cksum) in desk.rules.accepted
+        verified = verify_crate(entry, data, self._archive, accepted=accepted)
+        desk.examined.crates[crate] = desk.www.stage_crate(verified)
+        self._forget_finding(str(crate))
+        if desk.rules.listed is not None:
+            # The index file of a list names what is held, and this is about to be.
+            desk.decide_again(crate.canonical_name)
+
+    def _entry(self, fetched: FetchedCrate) -> IndexEntry:
+        """Return the line that passed the audit, of a crate that may be held."""
+        desk, crate, subject = self._desk, fetched.crate, str(fetched.crate)
+        name = crate.canonical_name
+        denial = desk.rules.denial_of(name, crate.version)
+        if denial:
+            raise DeniedError(subject, "a crate that may be held", f"denied: {denial.reason}")
+        record = desk.record(name)
+        entry = find_entry(record, name, crate.version) if record else None
+        if entry is None or entry.crate != crate:
+            raise UnsignedError(subject, "a signed index line that names it", "none")
+        if desk.rules.listed is not None:
+            locked = desk.rules.listed.get(name, {}).get(crate.version)
+            if locked is None:
+                raise UnsignedError(subject, "a crate on this mirror's list", "none")
+            if locked.checksum not in (None, entry.cksum):
+                raise LockMismatchError(subject, f"the lock's {locked.checksum}", entry.cksum)
+        return entry
 
 
 def _refusal(subject: str, examine: Callable[[], None]) -> RejectedError | None:
@@ -233,16 +301,3 @@ def _refusal(subject: str, examine: Callable[[], None]) -> RejectedError | None:
         log.exception("%s: a mistake of ours; these bytes are refused", subject)
         return RejectedError(subject, "bytes that can be examined", repr(error))
     return None
-
-
-def _note(name: CrateName, finding: Quarantined) -> bytes:
-    entry: dict[str, Any] = {
-        "kind": "quarantine",
-        "rule": finding.rule,
-        "reason": finding.reason,
-        "since": rfc3339(finding.since),
-        "until": None,
-        "versions": None,
-        "upstream_yanked": [],
-    }
-    return json.dumps({"name": name, "entries": [entry]}, indent=1).encode() + b"\n"

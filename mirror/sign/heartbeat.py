@@ -7,12 +7,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 
-from mirror.core.layout import METADATA_DIR, config_json
-from mirror.core.times import rfc3339
-from mirror.sign.signer import Parts
+from mirror.core.layout import METADATA_DIR, STATUS_JSON, config_json
+from mirror.core.names import CrateName
+from mirror.core.policy import Withheld
+from mirror.core.times import parse_rfc3339, rfc3339
+from mirror.sign.parts import Parts
+from mirror.sign.rules import Rules
 from mirror.sign.state import EXTRA
 from mirror.store.ledger import Quarantined
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """When a signer was last at work, and what it was told of this mirror's address."""
+
+    at: float
+    public_url: str
+
+
+def last_beat(parts: Parts) -> Beat:
+    """Return what the last signer wrote; where that cannot be read, the time of its signature."""
+    try:
+        fields = json.loads((parts.config.www / STATUS_JSON).read_bytes())
+        return Beat(parse_rfc3339(fields["at"]), str(fields["public_url"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        signed_at = parts.publisher.extra.get(EXTRA, {}).get("signed_at", rfc3339(0))
+        return Beat(parse_rfc3339(signed_at), parts.config.url)
 
 
 def put_config(parts: Parts) -> None:
@@ -20,18 +42,18 @@ def put_config(parts: Parts) -> None:
     parts.www.put_config(config_json(parts.config.url))
 
 
-def put_heartbeat(parts: Parts, *, trouble: str | None, now: float) -> None:
+def put_heartbeat(parts: Parts, rules: Rules, *, trouble: str | None, beat: Beat) -> None:
     """Write status.json."""
     publisher, config = parts.publisher, parts.config
     root = (config.www / METADATA_DIR / "1.root.json").read_bytes()
     state = publisher.extra.get(EXTRA, {})
     status = {
         "format": 1,
-        "at": rfc3339(now),
+        "at": rfc3339(beat.at),
         "timestamp": publisher.timestamp_version,
         "mode": config.mode,
         "upstream": config.upstream,
-        "public_url": config.url,
+        "public_url": beat.public_url,
         "trial": publisher.root_extra.get(EXTRA, {}).get("trial") is True,
         "root_sha256": hashlib.sha256(root).hexdigest(),
         "root_version": publisher.root_version,
@@ -42,8 +64,12 @@ def put_heartbeat(parts: Parts, *, trouble: str | None, now: float) -> None:
             "crates": parts.ledger.crate_count(),
         },
         "expires": {role: rfc3339(at) for role, at in sorted(publisher.expires.items())},
+        "listed": None if rules.listed is None else sum(map(len, rules.listed.values())),
         "quarantined": [_shown(item) for item in parts.ledger.quarantined()],
-        "denied": [],
+        "denied": [
+            _denied(name, denial) for name, each in sorted(rules.denials.items()) for denial in each
+        ],
+        "deleted": len(parts.ledger.memory.deletions()),
         "trouble": trouble,
     }
     parts.www.put_status(json.dumps(status, indent=1).encode() + b"\n")
@@ -56,4 +82,15 @@ def _shown(item: Quarantined) -> dict[str, object]:
         "rule": item.rule,
         "reason": item.reason,
         "first_sight": item.first_sight,
+        "kind": item.kind,
+    }
+
+
+def _denied(name: CrateName, denial: Withheld) -> dict[str, object]:
+    return {
+        "name": name,
+        "version": denial.version,
+        "since": rfc3339(denial.since),
+        "rule": denial.rule,
+        "reason": denial.reason,
     }

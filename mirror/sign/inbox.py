@@ -1,6 +1,7 @@
-"""`run/sign.sock`: `sync` says that a batch lies in the spool; once it is settled, it is told.
+"""The signer's sockets: `sign.sock` takes offers from `sync`, `admin.sock` an operator's orders.
 
-Rule: nothing else goes through here. A line that is no Offer gets no answer.
+Rule: one kind of message each, and a line that is none gets no answer. A socket's mode says who may
+open it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import queue
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -17,28 +19,40 @@ from typing import Self
 
 from mirror.core.batch import Settled
 from mirror.errors import MalformedMessageError
-from mirror.seam import Offer, encode, parse_offer
+from mirror.seam import (
+    ADMIN_SOCKET,
+    SIGN_SOCKET,
+    Done,
+    Offer,
+    Order,
+    encode,
+    parse_offer,
+    parse_order,
+)
 
 log = logging.getLogger(__name__)
 
-_LINE_MAX_BYTES = 200
+_LINE_MAX_BYTES = 4_000
 _LINE_SECONDS = 2.0
 _ANSWER_SECONDS = 10.0
 _PAUSE_SECONDS = 0.2
 
 
-class Pending:
-    """One offer that waits for its answer."""
+Message = Offer | Order
 
-    def __init__(self, offer: Offer, connection: socket.socket) -> None:
-        self.batch = offer.batch
+
+class Pending:
+    """One message that waits for its answer."""
+
+    def __init__(self, message: Message, connection: socket.socket) -> None:
+        self.message = message
         self._connection = connection
 
-    def answer(self, settled: Settled) -> None:
-        """Send the answer; `sync` may have gone away, and will offer again."""
+    def answer(self, answer: Settled | Done) -> None:
+        """Send the answer; who asked may have gone away."""
         with suppress(OSError), self._connection as connection:
             connection.settimeout(_ANSWER_SECONDS)
-            connection.sendall(encode(settled))
+            connection.sendall(encode(answer))
 
     def drop(self) -> None:
         """Close without an answer."""
@@ -46,22 +60,19 @@ class Pending:
 
 
 class Inbox:
-    """Listens in a thread of its own; `take` hands out what has come."""
+    """Listens on both sockets, a thread each; `take` hands out what has come."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._closed = threading.Event()
+    def __init__(self, run: Path) -> None:
         self._queue: queue.Queue[Pending] = queue.Queue()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._thread = threading.Thread(target=self._listen, name="sign-inbox", daemon=True)
+        # Offers: whoever shares our group. Orders: our own user, and root.
+        self._doors = (
+            _Door(run / SIGN_SOCKET, 0o660, parse_offer, self._queue),
+            _Door(run / ADMIN_SOCKET, 0o600, parse_order, self._queue),
+        )
 
     def __enter__(self) -> Self:
-        with suppress(FileNotFoundError):
-            self._path.unlink()  # left by a crash; the lock says that nobody else listens here
-        self._socket.bind(str(self._path))
-        os.chmod(self._path, 0o660)
-        self._socket.listen(64)
-        self._thread.start()
+        for door in self._doors:
+            door.open()
         return self
 
     def __exit__(
@@ -70,12 +81,8 @@ class Inbox:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._closed.set()
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        with suppress(FileNotFoundError):
-            self._path.unlink()
+        for door in self._doors:
+            door.close()
 
     def take(self, timeout: float) -> list[Pending]:
         """Return everything that has come, waiting up to `timeout` seconds for the first."""
@@ -89,6 +96,45 @@ class Inbox:
             except queue.Empty:
                 return taken
 
+
+class _Door:
+    """One listening socket."""
+
+    def __init__(
+        self,
+        path: Path,
+        mode: int,
+        parse: Callable[[bytes], Message],
+        taken: queue.Queue[Pending],
+    ) -> None:
+        self._path = path
+        self._mode = mode
+        self._parse = parse
+        self._taken = taken
+        self._closed = threading.Event()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+    def open(self) -> None:
+        """Listen from now on."""
+        with suppress(FileNotFoundError):
+            self._path.unlink()  # left by a crash; the lock says that nobody else listens here
+        before = os.umask(0o777 & ~self._mode)  # not even for a moment is it open to others
+        try:
+            self._socket.bind(str(self._path))
+        finally:
+            os.umask(before)
+        self._socket.listen(64)
+        threading.Thread(target=self._listen, name=self._path.name, daemon=True).start()
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._closed.set()
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        with suppress(FileNotFoundError):
+            self._path.unlink()
+
     def _listen(self) -> None:
         while True:
             try:
@@ -96,14 +142,16 @@ class Inbox:
             except OSError as error:
                 if self._closed.is_set():
                     return
-                log.warning("sign.sock: %s", error)  # no descriptor left, say: it will pass
+                log.warning(
+                    "%s: %s", self._path.name, error
+                )  # no descriptor left, say: it will pass
                 self._closed.wait(_PAUSE_SECONDS)
                 continue
             try:
                 connection.settimeout(_LINE_SECONDS)
-                self._queue.put(Pending(parse_offer(_read_line(connection)), connection))
+                self._taken.put(Pending(self._parse(_read_line(connection)), connection))
             except (MalformedMessageError, OSError) as error:
-                log.warning("sign.sock: %s", error)
+                log.warning("%s: %s", self._path.name, error)
                 connection.close()
 
 
@@ -113,5 +161,5 @@ def _read_line(connection: socket.socket) -> bytes:
         data = connection.recv(_LINE_MAX_BYTES)
         line += data
         if not data or len(line) > _LINE_MAX_BYTES:
-            raise MalformedMessageError("offer", "one short line", repr(line[:40]))
+            raise MalformedMessageError("message", "one short line", repr(line[:40]))
     return line

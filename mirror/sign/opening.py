@@ -10,7 +10,8 @@ from collections.abc import Callable
 from mirror.config import Config
 from mirror.core.layout import DELEGATION, METADATA_DIR, TARGET_PATTERNS
 from mirror.errors import MachineError, UsageError
-from mirror.sign.signer import Parts
+from mirror.sign.parts import Parts
+from mirror.sign.rules import first_digest
 from mirror.sign.state import EXTRA, signed_state
 from mirror.store.ledger import Ledger
 from mirror.store.www import Www
@@ -64,14 +65,14 @@ def init_repository(config: Config, clock: Clock, disk: Disk | None = None) -> b
     Safe to stop at any moment and to call again.
     """
     _make_folders(config)
-    now = clock()
+    now, policy = clock(), first_digest(config)
     plan = TrialPlan(
         DELEGATION,
         TARGET_PATTERNS,
         config.effective_bin_bits,
         root_extra={EXTRA: {"trial": True}},
         timestamp_extra=lambda held: signed_state(
-            config, {}, held=held, sweep=None, confirmed=None, now=now
+            config, {}, policy=policy, held=held, sweep=None, confirmed=None, now=now
         ),
     )
     return init_trial(

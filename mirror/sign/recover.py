@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from contextlib import suppress
 
-from mirror.core.index import find_entry
 from mirror.core.layout import (
     CONFIG_JSON,
     CRATES_DIR,
     INDEX,
     METADATA_DIR,
     STATUS_JSON,
-    parse_crate_path,
+    crate_file,
     target_file,
     target_path,
 )
-from mirror.errors import RejectedError
-from mirror.sign.signer import Parts, Signer
+from mirror.core.names import CrateName
+from mirror.sign.holdings import Holdings
+from mirror.sign.parts import Parts
+from mirror.sign.signer import Signer
 
 log = logging.getLogger(__name__)
 
@@ -94,27 +94,34 @@ def _remove_orphans(parts: Parts) -> None:
 
 def _compare_crates(parts: Parts) -> None:
     """Make the ledger's list of held crates and the files one again."""
+    holdings = _holdings(parts)
+    _promote_staged(parts, holdings)
     listed = dict(parts.ledger.crates())
     there = {file for file in parts.www.files() if file.startswith(f"{CRATES_DIR}/")}
     with parts.ledger.transaction():
         for file in listed.keys() - there:
             parts.ledger.drop_crate(file)
         for file in there - listed.keys():
-            sha256 = _signed_cksum(parts, file)
             data = (parts.config.www / file).read_bytes()
-            if sha256 and hashlib.sha256(data).hexdigest() == sha256:
+            sha256 = hashlib.sha256(data).hexdigest()
+            if sha256 in holdings.cksums_of(file):
                 parts.ledger.hold_crate(file, sha256, len(data))
             else:
                 log.info("removed %s: no signed line names these bytes", file)
                 parts.www.remove(file)
 
 
-def _signed_cksum(parts: Parts, file: str) -> str | None:
-    with suppress(RejectedError):
-        crate = parse_crate_path(file.removeprefix(f"{CRATES_DIR}/"))
-        path = target_path(crate.canonical_name)
+def _promote_staged(parts: Parts, holdings: Holdings) -> None:
+    """Put in place the crates whose publication was committed just before the end."""
+    for staged in parts.www.staged_crates():
+        if staged.sha256 in holdings.cksums_of(crate_file(staged.crate)):
+            parts.www.promote_crate(staged)
+
+
+def _holdings(parts: Parts) -> Holdings:
+    def index_file_of(name: CrateName) -> bytes | None:
+        path = target_path(name)
         target = parts.publisher.lookup(path)
-        data = parts.www.read_target(path, target.sha256) if target else None
-        entry = find_entry(data, crate.canonical_name, crate.version) if data else None
-        return entry.cksum if entry else None
-    return None
+        return parts.www.read_target(path, target.sha256) if target else None
+
+    return Holdings(parts.ledger.memory, index_file_of)

@@ -9,54 +9,74 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mirror.config import Config
 from mirror.core.archive import ArchiveLimits
 from mirror.core.batch import Settled
-from mirror.core.index import IndexLimits
-from mirror.core.layout import INDEX, METADATA_DIR, TARGETS_DIR, crate_file, target_file
-from mirror.errors import MalformedMessageError
-from mirror.sign.examine import Examined, Examiner, Limits
-from mirror.sign.state import signed_state
-from mirror.store.ledger import Ledger, Retired
+from mirror.core.layout import (
+    INDEX,
+    METADATA_DIR,
+    TARGETS_DIR,
+    crate_file,
+    name_of_target,
+    target_file,
+)
+from mirror.core.policy import WithheldKind
+from mirror.errors import MalformedMessageError, RejectedError, UsageError
+from mirror.sign.desk import Desk, Examined
+from mirror.sign.examine import Examiner, SweepWatch
+from mirror.sign.parts import Parts
+from mirror.sign.rules import Rules, lists_of, load_rules
+from mirror.sign.state import EXTRA, signed_state
+from mirror.store.ledger import Retired
 from mirror.store.spool import open_batch
-from mirror.store.www import Www
 from tuf_repo.core.update import Changes, Counts
-from tuf_repo.disk import Disk
-from tuf_repo.publisher import Publisher, Staged
+from tuf_repo.publisher import Staged
 
 log = logging.getLogger(__name__)
 
 _PRUNE_AT_ONCE = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the signer works with; built in worker.py."""
-
-    config: Config
-    disk: Disk
-    www: Www
-    ledger: Ledger
-    publisher: Publisher
-
-
 class Signer:
     """The signer's verbs. One thread calls them, one after another."""
 
     def __init__(self, parts: Parts) -> None:
+        """Raise UsageError where a lock file of mode list cannot be used."""
         self._config = parts.config
+        self._parts = parts
         self._disk = parts.disk
         self._www = parts.www
         self._ledger = parts.ledger
         self._publisher = parts.publisher
         self._links: dict[str, str | None] = {}
         """Index paths whose links are to be swapped: path -> sha256, or None to unlink."""
+        self.rules: Rules = load_rules(parts.ledger.memory, lists_of(parts.config))
+        self._list_trouble = ""
+        self._watch = SweepWatch(parts.config.findings_percent)
+
+    @property
+    def trouble(self) -> str:
+        """What a person should look at; empty: nothing."""
+        return self._list_trouble or self._watch.stopped
+
+    def desk(self, *, now: float) -> Desk:
+        """Begin a publication."""
+        return Desk(self._parts, self.rules, now=now)
+
+    def reload_rules(self) -> None:
+        """Take note of what the operator decided, or of a lock file that changed."""
+        listed, self._list_trouble = self.rules.listed, ""
+        try:
+            listed = lists_of(self._config)
+        except UsageError as error:
+            self._list_trouble = f"{error}; what was listed before stays in force"
+            log.error("%s", self._list_trouble)  # noqa: TRY400 - one line; nothing to trace
+        self.rules = load_rules(self._ledger.memory, listed)
 
     def settle(self, batches: Iterable[int], *, now: float) -> list[Settled]:
         """Deal with these batches in one publication; when this returns it is committed.
@@ -64,32 +84,64 @@ class Signer:
         Raises:
             OSError: the disk; nothing has changed, and the same call may be made again.
         """
-        config = self._config
-        limits = Limits(
-            IndexLimits(file_max_bytes=config.index_max_bytes),
-            ArchiveLimits(
-                config.crate_max_bytes, config.unpacked_max_bytes, config.crate_max_entries
-            ),
+        config, desk = self._config, self.desk(now=now)
+        archive = ArchiveLimits(
+            config.crate_max_bytes, config.unpacked_max_bytes, config.crate_max_entries
         )
-        quarantined = {item.subject: item for item in self._ledger.quarantined()}
-        examiner = Examiner(self._www, self._publisher.lookup_all, quarantined, limits, now=now)
+        examiner = Examiner(desk, archive, self._watch)
+        with self.publishing(desk):
+            answers = [_examine(examiner, config.spool, number) for number in batches]
+        version = self._publisher.timestamp_version
+        return [
+            replace(
+                answer,
+                timestamp=version,
+                doubted=desk.examined.doubted,
+                stopped=self._watch.stopped if answer.unexamined else "",
+            )
+            for answer in answers
+        ]
+
+    @contextmanager
+    def publishing(self, desk: Desk) -> Iterator[None]:
+        """Stand around work at the desk: at the end, what it came to is published and learned.
+
+        Raises:
+            OSError: the disk; nothing has changed, and the same may be done again.
+        """
         before = self._publisher.timestamp_version
         changes: Changes = {}
         try:
-            answers = [_examine(examiner, config.spool, number) for number in batches]
-            done = examiner.examined
-            old = {path: examiner.published(path) for path in done.changes}
+            yield
+            done = desk.examined
+            old = {path: desk.published(path) for path in done.changes}
             changes = {path: new for path, new in done.changes.items() if new != old[path]}
             if changes or done.says_something:
-                self._publish(changes, old, done, now=now)
-            elif done.crates:
+                self._publish(changes, old, done, now=desk.now)
+            elif done.crates or done.records or done.deletions:
+                with self._ledger.transaction():
+                    self._remember(done, before, now=desk.now)
                 self._disk.sync()
         finally:
             committed = self._publisher.timestamp_version != before
             self._www.settle_fresh(_named_files(changes) if committed else ())
         self._learn(done)
-        version = self._publisher.timestamp_version
-        return [replace(answer, timestamp=version) for answer in answers]
+
+    def apply_rules(self, *, now: float) -> None:
+        """Publish what the rules make of everything: at the start, and when a list changed."""
+        memory, desk = self._ledger.memory, self.desk(now=now)
+        names = memory.recorded_names() | {item.name for item in memory.deletions()}
+        names |= set(self.rules.denials)
+        if self.rules.listed is not None:
+            names |= set(self.rules.listed)
+            names |= {name_of_target(path) for path, _ in self._publisher.targets()}
+        digest = self._publisher.extra.get(EXTRA, {}).get("policy")
+        desk.examined.says_something = digest != self.rules.digest
+        desk.know(names)
+        with self.publishing(desk):
+            for name in sorted(names):
+                with _said():
+                    desk.decide_again(name)
 
     def renew(self, *, now: float) -> bool:
         """Sign anew what is due; return whether something was."""
@@ -105,8 +157,9 @@ class Signer:
             return signed_state(
                 self._config,
                 publisher.extra,
+                policy=self.rules.digest,
                 held=held,
-                sweep=done.sweep,
+                sweep=done.sweep if self._all_listed_are_held(done) else None,
                 confirmed=done.confirmed,
                 now=now,
             )
@@ -122,7 +175,19 @@ class Signer:
             else:
                 publisher.abandon(staged)
                 self._ledger.settle_at(publisher.timestamp_version, at=now)
-        log.info("published %d: %d changed", publisher.timestamp_version, len(changes))
+        if changes:
+            log.info("published %d: %s", publisher.timestamp_version, _summary(changes))
+
+    def _all_listed_are_held(self, done: Examined) -> bool:
+        if self.rules.listed is None:
+            return True
+        return all(
+            locked.crate in done.crates
+            or self._ledger.holds_crate(crate_file(locked.crate))
+            or self.rules.denial_of(name, locked.crate.version)
+            for name, versions in self.rules.listed.items()
+            for locked in versions.values()
+        )
 
     def _retire(
         self, staged: Staged, changes: Changes, old: Changes, done: Examined, *, now: float
@@ -145,6 +210,7 @@ class Signer:
         ]
         with self._ledger.transaction():
             self._ledger.retire(files, number=number, at=now)
+            self._remember(done, number, now=now)
             self._ledger.append(
                 number,
                 {
@@ -153,22 +219,38 @@ class Signer:
                     "at": now,
                     "sources": sorted(set(done.sources)),
                     "targets": {p: t.sha256 if t else None for p, t in changes.items()},
+                    "deleted": {n: d.since for n, d in done.deletions.items() if d},
+                    "returned": [name for name, deletion in done.deletions.items() if not deletion],
                 },
             )
 
+    def _remember(self, done: Examined, number: int, *, now: float) -> None:
+        """Write what the next audits go by: with the publication, as it decides what they see."""
+        memory = self._ledger.memory
+        memory.put_records(done.records, number=number)
+        memory.put_deletions(done.deletions, number=number)
+        memory.put_tombstones(done.tombstones, at=now)
+
     def _learn(self, done: Examined) -> None:
         """Advance the ledger: what the audit learned counts from now on."""
-        for crate in done.crates:
+        for crate in done.crates.values():
             with suppress(FileNotFoundError):  # the same crate twice in one publication
                 self._www.promote_crate(crate)
+        for file in done.dropped:
+            self._www.remove(file)
         with self._ledger.transaction():
-            for crate in done.crates:
+            for crate in done.crates.values():
                 self._ledger.hold_crate(crate_file(crate.crate), crate.sha256, crate.length)
+            for file in done.dropped:
+                self._ledger.drop_crate(file)
             for finding in done.findings.values():
-                log.warning("quarantined %s: %s", finding.subject, finding.reason)
+                verb = "held" if finding.kind == WithheldKind.HOLD else "quarantined"
+                log.warning("%s %s: %s", verb, finding.subject, finding.reason)
                 self._ledger.quarantine(finding)
             for subject in done.released:
                 self._ledger.release(subject)
+            self._ledger.memory.put_doubts(done.doubts)
+            self._ledger.memory.drop_older(done.records.keys() | done.deletions.keys())
 
     def swap_links(self) -> None:
         """Make the links under `index/` what the commit says, then write that down."""
@@ -212,7 +294,8 @@ class Signer:
 def _examine(examiner: Examiner, spool: Path, number: int) -> Settled:
     try:
         with open_batch(spool, number) as reader:
-            return Settled(number, 0, refused=examiner.add(reader))
+            verdict = examiner.add(reader)
+            return Settled(number, 0, refused=verdict.refused, unexamined=verdict.unexamined)
     except MalformedMessageError as error:
         # Nothing of it is believed; `sync` drops it and fetches again.
         log.warning("batch %d refused: %s", number, error)
@@ -231,3 +314,19 @@ def _named_files(changes: Changes) -> Iterable[str]:
 def _target_files(path: str, sha256: str) -> tuple[str, str]:
     file = target_file(path, sha256)
     return file, f"{file}.gz"
+
+
+def _summary(changes: Changes) -> str:
+    """Return the first names that changed, and how many more."""
+    names = sorted({path.rpartition("/")[2] for path in changes})
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """Let one crate's trouble be a line in the log: it must not keep the others waiting."""
+    try:
+        yield
+    except RejectedError as error:
+        log.error("%s; run `crateseal check`", error)  # noqa: TRY400 - one line; nothing to trace

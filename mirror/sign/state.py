@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,20 +13,21 @@ from mirror.core.times import rfc3339
 EXTRA = STATE_FIELD
 Extra = Mapping[str, Any]
 
-# What the audit and policy of this version come to; the digest changes when a rule does.
-_RULES = ("index lines parse", "cksum never changes", "a version never vanishes", "crates are safe")
-
 
 def signed_state(  # noqa: PLR0913 - each is one thing the mirror says
     config: Config,
     before: Extra,
     *,
+    policy: str,
     held: Mapping[str, int],
     sweep: Sweep | None,
     confirmed: float | None,
     now: float,
 ) -> dict[str, Any]:
-    """Return the next `x-crateseal`, from the last one and what has been learned since."""
+    """Return the next `x-crateseal`, from the last one and what has been learned since.
+
+    `policy`: digest of the rules; `sweep`: one that may make the mirror complete.
+    """
     last: Mapping[str, Any] = before.get(EXTRA, {})
     state = {
         "signed_at": rfc3339(now),
@@ -37,7 +37,7 @@ def signed_state(  # noqa: PLR0913 - each is one thing the mirror says
         "upstream_confirmed": (
             last.get("upstream_confirmed") if confirmed is None else rfc3339(min(confirmed, now))
         ),
-        "policy": hashlib.sha256("\n".join(_RULES).encode()).hexdigest(),
+        "policy": policy,
         "held": {kind: held.get(kind, 0) for kind in (INDEX, WITHHELD)},
     }
     return {EXTRA: state}
@@ -46,7 +46,7 @@ def signed_state(  # noqa: PLR0913 - each is one thing the mirror says
 def _complete_as_of(
     config: Config, last: Mapping[str, Any], sweep: Sweep | None, now: float
 ) -> str | None:
-    if config.mode != "index":
+    if config.mode not in {"index", "list"}:
         return None
     if sweep and sweep.whole_source and sweep.missing == 0:
         return rfc3339(min(sweep.began, sweep.names_as_of, now))

@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from mirror.core.batch import Settled
-from mirror.seam import SIGN_SOCKET
-from mirror.sign.heartbeat import put_config, put_heartbeat
-from mirror.sign.inbox import Inbox, Pending
+from mirror.seam import Done, Offer, Order
+from mirror.sign.heartbeat import Beat, last_beat, put_config, put_heartbeat
+from mirror.sign.inbox import Inbox, Message, Pending
+from mirror.sign.orders import obey, obey_again
+from mirror.sign.parts import Parts
 from mirror.sign.recover import end_well, recover
-from mirror.sign.signer import Parts, Signer
+from mirror.sign.rules import ListWatch
+from mirror.sign.signer import Signer
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +39,30 @@ def run_signer(parts: Parts, clock: Clock, stop: threading.Event) -> None:
     """
     signer = Signer(parts)
     recover(parts, signer, now=clock())
+    obey_again(parts, signer, now=clock())
     put_config(parts)
     worker = _Worker(parts, signer, clock, stop)
-    with Inbox(parts.config.run / SIGN_SOCKET) as inbox:
+    with Inbox(parts.config.run) as inbox:
         worker.tell_status()
         worker.loop(inbox)
     with suppress(OSError):
         end_well(parts, signer)
     parts.ledger.close()
+
+
+def obey_alone(parts: Parts, order: Order, clock: Clock) -> Done:
+    """Carry out one order where no signer runs; the caller holds the lock."""
+    signer = Signer(parts)
+    try:
+        recover(parts, signer, now=clock())
+        obey_again(parts, signer, now=clock())
+        done = obey(parts, signer, order, now=clock())
+        # As of the last one that a signer wrote: none runs, and who reads it should see that.
+        put_heartbeat(parts, signer.rules, trouble=signer.trouble or None, beat=last_beat(parts))
+        end_well(parts, signer)
+    finally:
+        parts.ledger.close()
+    return done
 
 
 class Budget:
@@ -71,6 +90,9 @@ class _Worker:
         self._stop = stop
         self._budget = Budget(parts.config.publications_a_minute)
         self._pending: list[Pending] = []
+        self._lists = ListWatch(parts.config.lock)
+        self._undone = False
+        """A decision stands in the ledger that is not published yet."""
         self._trouble: str | None = None
         self._retry_seconds = 0.0
         self._told_at = self._pruned_at = clock()
@@ -80,9 +102,34 @@ class _Worker:
         while not self._stop.is_set():
             self._pending += inbox.take(0.0 if self._pending else _TICK_SECONDS)
             with self._trouble_told():
+                self._obey()
                 self._round()
         for pending in self._pending:
             pending.drop()
+
+    def _obey(self) -> None:
+        """Carry out the operator's orders, before anything else."""
+        if self._lists.changed():
+            log.info("a lock file changed: publishing what it lists now")
+            self._undone = True
+        if self._undone:
+            obey_again(self._parts, self._signer, now=self._clock())
+            self._undone = False
+            self.tell_status()
+        for pending in [each for each in self._pending if isinstance(each.message, Order)]:
+            self._pending.remove(pending)
+            pending.answer(self._answer_to(pending.message))
+            self.tell_status()
+
+    def _answer_to(self, order: Message) -> Done:
+        assert isinstance(order, Order)
+        try:
+            return obey(self._parts, self._signer, order, now=self._clock())
+        except Exception as error:
+            # The decision may be durable already: it must come into force.
+            self._undone = True
+            log.exception("%s %s: not finished; tried again", order.verb, order.name)
+            return Done(f"not finished: {error}; it is tried again, see `crateseal status`", 5)
 
     def _round(self) -> None:
         now = self._clock()
@@ -102,12 +149,14 @@ class _Worker:
 
     def _settle(self, now: float) -> None:
         before = self._parts.publisher.timestamp_version
-        batches = [pending.batch for pending in self._pending]
+        offers = [(each, each.message) for each in self._pending]
+        batches = [offer.batch for _, offer in offers if isinstance(offer, Offer)]
         answers: dict[int, Settled] = {a.batch: a for a in self._signer.settle(batches, now=now)}
         if self._parts.publisher.timestamp_version != before:
             self._budget.spend(now)
-        for pending in self._pending:
-            pending.answer(answers[pending.batch])
+        for pending, offer in offers:
+            if isinstance(offer, Offer):
+                pending.answer(answers[offer.batch])
         self._pending = []
 
     @contextmanager
@@ -132,4 +181,10 @@ class _Worker:
     def tell_status(self) -> None:
         """Write the heartbeat, www/status.json."""
         self._told_at = self._clock()
-        put_heartbeat(self._parts, trouble=self._trouble, now=self._told_at)
+        trouble = self._trouble or self._signer.trouble or None
+        put_heartbeat(
+            self._parts,
+            self._signer.rules,
+            trouble=trouble,
+            beat=Beat(self._told_at, self._parts.config.url),
+        )

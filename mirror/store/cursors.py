@@ -17,6 +17,7 @@ from typing import Any
 
 from mirror.core.names import CrateName
 from mirror.core.plan import Cursor, Known
+from mirror.store.retries import Retries
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ class Cursors:
         self._trouble = ""
         self.is_new = False
         """Whether nothing was remembered when it was opened."""
+        self.retries = Retries()
+        """What is wanted and missing; written by `save` and with everything else."""
         try:
             self._db = self._open()
         except (sqlite3.DatabaseError, _ForeignFileError) as error:
@@ -82,13 +85,17 @@ class Cursors:
         if len(self._unwritten) >= self._flush_at:
             self._try_flush()
 
+    def save(self) -> None:
+        """Write what is in memory, if the disk takes it."""
+        self._try_flush()
+
     def flush(self) -> None:
         """Write what is in memory.
 
         Raises:
             OSError: it stays in memory.
         """
-        if not self._unwritten and not self._unwritten_facts:
+        if not (self._unwritten or self._unwritten_facts or self.retries.is_changed):
             return
         with self._as_oserror(), self._db:
             self._db.executemany(
@@ -98,6 +105,8 @@ class Cursors:
             self._db.executemany(
                 "INSERT OR REPLACE INTO fact VALUES (?, ?)", self._unwritten_facts.items()
             )
+            self.retries.write(self._db)
+        self.retries.note_written()
         self._unwritten, self._unwritten_facts = {}, {}
 
     def followed(self) -> list[CrateName]:
@@ -249,6 +258,8 @@ class Cursors:
         if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise _ForeignFileError("damaged")
         db.execute("PRAGMA synchronous = OFF")
+        self.retries = Retries()
+        self.retries.load(db)
 
     def _remove(self) -> None:
         for ending in ("", "-wal", "-shm"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +18,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from mirror.store.memory import MEMORY_SCHEMA, Memory, MemoryReader
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS quarantine(
     subject TEXT PRIMARY KEY, since REAL NOT NULL, rule TEXT NOT NULL, reason TEXT NOT NULL,
-    first_sight INTEGER NOT NULL) WITHOUT ROWID;
+    first_sight INTEGER NOT NULL, kind TEXT NOT NULL DEFAULT 'quarantine',
+    sha256 TEXT NOT NULL DEFAULT '', data BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS crates(
     file TEXT PRIMARY KEY, sha256 TEXT NOT NULL, length INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS retired(
@@ -30,7 +34,13 @@ CREATE INDEX IF NOT EXISTS retired_at ON retired(at);
 CREATE TABLE IF NOT EXISTS log(
     seq INTEGER PRIMARY KEY, number INTEGER NOT NULL, record TEXT NOT NULL, sha256 TEXT NOT NULL);
 """
-_FORMAT = 1
+_SCHEMA += MEMORY_SCHEMA
+_FROM_1 = """
+ALTER TABLE quarantine ADD COLUMN kind TEXT NOT NULL DEFAULT 'quarantine';
+ALTER TABLE quarantine ADD COLUMN sha256 TEXT NOT NULL DEFAULT '';
+ALTER TABLE quarantine ADD COLUMN data BLOB;
+"""
+_FORMAT = 2
 _FIRST = "0" * 64
 
 
@@ -43,7 +53,13 @@ class Quarantined:
     rule: str
     reason: str
     first_sight: bool
-    """Nothing of it was ever published; a signed note says so."""
+    """Nothing of it is published; a signed note says so."""
+    kind: str = "quarantine"
+    """Or `hold`: nothing is wrong with it, but somebody has to look."""
+    sha256: str = ""
+    """Of the bytes that were refused."""
+    data: bytes | None = None
+    """Those bytes, packed, where `accept` can let them through; not read back by `quarantined`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +73,15 @@ class Retired:
 class LedgerReader:
     """The ledger as others than the signer may see it; nothing is written, or made."""
 
+    memory: MemoryReader
+
     def __init__(self, path: Path) -> None:
         if path.exists():
             self._db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
         else:  # No signer has run yet: there is nothing to remember.
             self._db = sqlite3.connect(":memory:")
             self._db.executescript(_SCHEMA)
+        self.memory = MemoryReader(self._db)
 
     def close(self) -> None:
         """Close the file."""
@@ -70,12 +89,31 @@ class LedgerReader:
 
     def quarantined(self) -> list[Quarantined]:
         """Return every finding that stands, by subject."""
-        rows = self._db.execute("SELECT * FROM quarantine ORDER BY subject")
-        return [Quarantined(a, b, c, d, bool(e)) for a, b, c, d, e in rows]
+        rows = self._db.execute(
+            "SELECT subject, since, rule, reason, first_sight, kind, sha256 FROM quarantine"
+            " ORDER BY subject"
+        )
+        return [Quarantined(a, b, c, d, bool(e), f, g) for a, b, c, d, e, f, g in rows]
+
+    def quarantined_bytes(self, subject: str) -> bytes | None:
+        """Return the bytes that were refused; None: they are none that could be accepted."""
+        row = self._db.execute("SELECT data FROM quarantine WHERE subject=?", (subject,)).fetchone()
+        return zlib.decompress(row[0]) if row and row[0] is not None else None
 
     def crates(self) -> Iterator[tuple[str, str]]:
         """Yield file and sha256 of every crate that is held."""
         yield from self._db.execute("SELECT file, sha256 FROM crates ORDER BY file")
+
+    def holds_crate(self, file: str) -> bool:
+        """Whether a crate file is held."""
+        return bool(self._db.execute("SELECT 1 FROM crates WHERE file=?", (file,)).fetchone())
+
+    def crates_of(self, name: str) -> list[tuple[str, str]]:
+        """Return file and sha256 of the crates that are held of one name, in any case."""
+        rows = self._db.execute(
+            "SELECT file, sha256 FROM crates WHERE lower(file) GLOB ?", (f"crates/{name}/*",)
+        )
+        return list(rows)
 
     def crate_count(self) -> int:
         """Return how many crates are held."""
@@ -106,6 +144,8 @@ class LedgerReader:
 class Ledger(LedgerReader):
     """The signer's ledger: one SQLite file (WAL; synced by the publication's own sync)."""
 
+    memory: Memory
+
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -114,11 +154,14 @@ class Ledger(LedgerReader):
         self._db.execute("PRAGMA synchronous=NORMAL")
         found = self._db.execute("PRAGMA user_version").fetchone()[0]
         self.is_new = found == 0
-        if found not in (0, _FORMAT):
+        if found not in (0, 1, _FORMAT):
             self._db.close()
             raise sqlite3.DatabaseError(f"ledger format {found}; this program knows {_FORMAT}")
+        if found == 1:
+            self._db.executescript(f"BEGIN;{_FROM_1}PRAGMA user_version={_FORMAT};COMMIT;")
         self._db.executescript(_SCHEMA)
         self._db.execute(f"PRAGMA user_version={_FORMAT}")
+        self.memory = Memory(self._db)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -136,9 +179,19 @@ class Ledger(LedgerReader):
     def quarantine(self, finding: Quarantined) -> None:
         """Note a finding; of one that stands, the first date is kept."""
         self._db.execute(
-            "INSERT INTO quarantine VALUES(?,?,?,?,?) ON CONFLICT(subject) DO UPDATE"
-            " SET rule=excluded.rule, reason=excluded.reason, first_sight=excluded.first_sight",
-            (finding.subject, finding.since, finding.rule, finding.reason, finding.first_sight),
+            "INSERT INTO quarantine VALUES(?,?,?,?,?,?,?,?) ON CONFLICT(subject) DO UPDATE"
+            " SET rule=excluded.rule, reason=excluded.reason, first_sight=excluded.first_sight,"
+            " kind=excluded.kind, sha256=excluded.sha256, data=excluded.data",
+            (
+                finding.subject,
+                finding.since,
+                finding.rule,
+                finding.reason,
+                finding.first_sight,
+                finding.kind,
+                finding.sha256,
+                finding.data,
+            ),
         )
 
     def release(self, subject: str) -> None:
@@ -183,5 +236,6 @@ class Ledger(LedgerReader):
             if newest is None or newest[0] <= number:
                 return  # Rows and record of a publication are written together.
             self._db.execute("DELETE FROM retired WHERE number>?", (number,))
+            self.memory.drop_after(number)
             # The log is append-only: what it said too early, it takes back.
             self.append(number, {"event": "lost", "after": number, "at": at})

@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from mirror.core.layout import DELEGATION, METADATA_DIR, STATE_FIELD
+from mirror.core.layout import DELEGATION, METADATA_DIR, STATE_FIELD, WITHHELD
 from mirror.core.times import parse_rfc3339
 from mirror.errors import NoPublicationError, PublicationError
 
@@ -74,6 +74,8 @@ class Publication:
     """The root says that it was made for a first try, its keys on this machine."""
     state: Mapping[str, Any]
     """The mirror's signed state, `x-crateseal` of the timestamp."""
+    withholds: bool
+    """Whether there may be a note `withheld/…`: False where the state counts none."""
     expires: Mapping[str, float]
     """Of root, targets, crates, snapshot and timestamp, in seconds since 1970."""
     bin_bits: int
@@ -174,12 +176,14 @@ def _load(metadata: Path, bins: Bins, known_root: int) -> Publication:
         "timestamp": timestamp,
     }
     bits, prefix = _succinct_delegation(crates)
+    state = _map(timestamp.get(STATE_FIELD))
     return Publication(
         timestamp_version=timestamp["version"],
         snapshot_version=snapshot_version,
         root_version=root_version,
         trial=_map(root.get(STATE_FIELD)).get("trial") is True,
-        state=_map(timestamp.get(STATE_FIELD)),
+        state=state,
+        withholds=_map(state.get("held")).get(WITHHELD) != 0,
         expires={role: _expiry(role, signed) for role, signed in roles.items()},
         bin_bits=bits,
         bin_prefix=prefix,

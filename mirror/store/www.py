@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirror.core.layout import CONFIG_JSON, STATUS_JSON, crate_file, target_file
+from mirror.core.layout import CONFIG_JSON, STATUS_JSON, TARGETS_DIR, crate_file, target_file
 from mirror.core.names import CrateId
 from mirror.core.verify import VerifiedCrate
 from tuf_repo.disk import Disk
 
 GZIP_HEADER = bytes.fromhex("1f8b0800000000000003")
 """No name, no time, Unix: what zlib writes. The same bytes always give the same `.gz`."""
+
+
+_STAGED = re.compile(r"([0-9a-f]{64})\.([A-Za-z0-9_-]+)\.([0-9].*)\.crate")
 
 
 def compress(data: bytes) -> bytes:
@@ -32,7 +36,7 @@ def compress(data: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class StagedCrate:
-    """A verified crate whose bytes lie in staging. Made by `Www.stage_crate` only."""
+    """A verified crate whose bytes lie in staging. Made by `Www` only."""
 
     crate: CrateId
     sha256: str
@@ -103,6 +107,17 @@ class Www:
             return None
         return data if hashlib.sha256(data).hexdigest() == sha256 else None
 
+    def target_files(self, path: str, *, but: str) -> list[str]:
+        """Return every file that some publication called a target of this path, save one digest."""
+        folder, _, base = f"{TARGETS_DIR}/{path}".rpartition("/")
+        with suppress(FileNotFoundError):
+            return [
+                f"{folder}/{file}"
+                for file in os.listdir(self._root / folder)
+                if file[64:].removesuffix(".gz") == f".{base}" and file[:64] != but
+            ]
+        return []
+
     def link_index(self, path: str, sha256: str) -> None:
         """Point `index/…` (and its `.gz`) at the target that is published now."""
         target, link = self._root / target_file(path, sha256), self._root / path
@@ -127,17 +142,30 @@ class Www:
 
     def stage_crate(self, crate: VerifiedCrate) -> StagedCrate:
         """Write a crate's bytes beside the web root; takes nothing but a verified one."""
-        self._disk.replace(self._staged(crate.sha256), crate.data)
+        self._disk.replace(self._staged(crate.crate, crate.sha256), crate.data)
         return StagedCrate(crate.crate, crate.sha256, len(crate.data))
 
     def promote_crate(self, crate: StagedCrate) -> str:
         """Move a staged crate, synced by now, to its final name; return that."""
         path = crate_file(crate.crate)
-        self._disk.rename(self._staged(crate.sha256), self._root / path)
+        self._disk.rename(self._staged(crate.crate, crate.sha256), self._root / path)
         return path
 
-    def _staged(self, sha256: str) -> Path:
-        return self._staging / f"{sha256}.crate"
+    def staged_crates(self) -> list[StagedCrate]:
+        """Return the crates that a crash left in staging; torn ones are removed."""
+        whole = []
+        for found in map(_STAGED.fullmatch, os.listdir(self._staging)):
+            if found:
+                data = (self._staging / found[0]).read_bytes()
+                staged = StagedCrate(CrateId(found[2], found[3]), found[1], len(data))
+                if hashlib.sha256(data).hexdigest() == staged.sha256:
+                    whole.append(staged)
+                else:
+                    self._disk.remove(self._staging / found[0])
+        return whole
+
+    def _staged(self, crate: CrateId, sha256: str) -> Path:
+        return self._staging / f"{sha256}.{crate.name}.{crate.version}.crate"
 
     # The small files that are replaced
 

@@ -1,4 +1,4 @@
-"""The names source of mode `index`: a file or a URL of crate names, one a line.
+"""What is followed as a whole; in mode `index` a file or a URL of crate names, one a line.
 
 Blank lines and lines that begin with `#` are skipped; anything else must be a crate's name.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from mirror.core.names import CrateName, parse_name
+from mirror.core.names import CrateId, CrateName, parse_name
 from mirror.errors import InvalidNameError, UsageError
 from mirror.sync.upstream import Upstream
 
@@ -27,6 +27,8 @@ class Names:
     """Sorted, each once."""
     as_of: float
     """The age of the list, in seconds since 1970."""
+    crates: tuple[CrateId, ...] = ()
+    """Mode `list`: the crates that are listed."""
 
     def __contains__(self, name: CrateName) -> bool:
         # A quarter of a million names: a set beside the list would double its memory.

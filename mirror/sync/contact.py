@@ -2,6 +2,7 @@
 
 After a failed contact everybody is told so at once for a few seconds, instead of each waiting for a
 connection that will not come; then one request goes ahead as a probe, the others wait for its word.
+An upstream that is there may ask to be left alone: then what nobody waits for is not asked.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from mirror.errors import UpstreamUnreachableError
 
 logger = logging.getLogger(__name__)
 
+BUSY_WAIT_MAX = 60.0
+
 
 class Contact:
     """The state of one upstream. Times are the event loop's."""
@@ -24,6 +27,7 @@ class Contact:
         self._reason = ""
         self._until = 0.0
         self._probing = False
+        self._busy_until = 0.0
         self.answers = 0
         """How many answers came, of any kind."""
 
@@ -50,6 +54,24 @@ class Contact:
         """Let the next request through, however recent the failure."""
         self._until = 0.0
 
+    def asked_to_wait(self, seconds: float) -> None:
+        """Take note that upstream asks to be left alone for so long."""
+        if not self.seconds_to_wait():
+            logger.warning(
+                "upstream asks to wait %.0f s; sweeps pause, wants go on",
+                min(seconds, BUSY_WAIT_MAX),
+            )
+        self._busy_until = max(self._busy_until, self._now() + min(seconds, BUSY_WAIT_MAX))
+
+    def seconds_to_wait(self) -> float:
+        """Return for how long nothing is to be asked that nobody waits for."""
+        return max(0.0, self._busy_until - self._now())
+
+    async def wait_if_busy(self) -> None:
+        """Return when upstream may be asked for what nobody waits for."""
+        while (seconds := self.seconds_to_wait()) > 0:  # noqa: ASYNC110 - time has no event
+            await asyncio.sleep(seconds)
+
     @contextmanager
     def attempt(self, subject: str) -> Iterator[None]:
         """Stand around one request.
@@ -60,7 +82,9 @@ class Contact:
         probe = self.is_down
         if probe:
             if self._probing or self._now() < self._until:
-                raise UpstreamUnreachableError(f"{subject}: not asked for: {self._reason}")
+                raise UpstreamUnreachableError(
+                    f"{subject}: not asked for: {self._reason}", "without an answer"
+                )
             self._probing = True
         try:
             yield

@@ -11,7 +11,8 @@ from mirror.core.plan import Known
 from mirror.errors import UpstreamError
 from mirror.sync.flights import Flight
 from mirror.sync.parts import BroughtCrate, Parts
-from mirror.sync.values import ABSENT, Kind, Result
+from mirror.sync.slots import Turn
+from mirror.sync.values import ABSENT, NOT_READ, Kind, Result
 
 INCOMING = "incoming.tmp"
 """Folder in the spool for crates under way; its ending makes the next start clear it."""
@@ -33,15 +34,19 @@ class Crates:
         """Say what is known of a crate that somebody lacks; None: it must be fetched."""
         flight = self._parts.flights.get(str(crate))
         if flight is not None:
+            if flight.offered and not flight.urgent:
+                # It waits among what a sweep found; somebody in front of it cannot.
+                self._parts.outbox.hurry()
+            flight.urgent = flight.wanted = True
             return flight
         if not self._parts.following.is_known:
-            return Result(Kind.FAILED, "the names source is not read yet")
-        if not self._parts.following.may_fetch(crate.canonical_name):
+            return NOT_READ
+        if not self._parts.following.may_fetch_crate(crate):
             return ABSENT
         return self._parts.remembered.get(str(crate))
 
-    async def fetch(self, crate: CrateId) -> BroughtCrate | None:
-        """Fetch one; None: upstream has no such crate.
+    async def fetch(self, crate: CrateId, turn: Turn | None = None) -> BroughtCrate | None:
+        """Fetch one; None: upstream has no such crate. `turn`: the caller has one already.
 
         Raises:
             UpstreamError: no usable answer.
@@ -49,8 +54,7 @@ class Crates:
         """
         file = self._incoming / f"{next(self._file_numbers)}.crate"
         try:
-            async with self._parts.slots:
-                length = await self._parts.upstream.fetch_crate(crate, file)
+            length = await self._parts.upstream.fetch_crate(crate, file, turn=turn)
         except BaseException:
             file.unlink(missing_ok=True)
             raise
@@ -62,22 +66,35 @@ class Crates:
         Raises:
             OSError: the spool does not take it.
         """
-        flight = self._parts.flights.get(brought.crate.canonical_name)
-        if flight is not None and not (flight.offered and flight.urgent):
-            self._parts.tasks.create_task(self._put_after(flight, brought))
+        key = str(brought.crate)
+        own, index = (
+            self._parts.flights.get(key),
+            self._parts.flights.get(brought.crate.canonical_name),
+        )
+        urgent = own is None or own.urgent
+        if index is not None and not _may_follow(index, urgent=urgent):
+            self._parts.tasks.create_task(self._put_after(index, brought, urgent=urgent))
             return
-        result = self._refusal(brought, flight)
+        result = self._refusal(brought, index)
         try:
             if result is None:
-                self._parts.outbox.add_crate(brought.crate, brought.file, brought.length)
-            else:
-                self._parts.flights.land(str(brought.crate), result)
-        finally:
-            # The batch has it now, or nobody.
+                self._parts.outbox.add_crate(
+                    brought.crate, brought.file, brought.length, urgent=urgent
+                )
+                self._parts.flights.note_offered(key)
+        except OSError:
             brought.file.unlink(missing_ok=True)
+            raise
+        if result is not None:
+            brought.file.unlink(missing_ok=True)
+            self._parts.flights.land(key, result)
 
-    async def _put_after(self, flight: Flight, brought: BroughtCrate) -> None:
-        await asyncio.wait([flight.future])
+    async def _put_after(self, index: Flight, brought: BroughtCrate, *, urgent: bool) -> None:
+        await index.sent.wait()
+        if urgent and not _may_follow(index, urgent=urgent):
+            # It lies in a bulk batch, and what is urgent would come before it.
+            self._parts.outbox.hurry()
+            await asyncio.wait([index.future])
         with suppress(UpstreamError), self._parts.flights.fetching(str(brought.crate)):
             self.put(brought)
 
@@ -91,5 +108,12 @@ class Crates:
             # An earlier good version of the file may be published: the signer knows.
             return None
         return self._parts.remembered.get(name) or Result(
-            Kind.FAILED, f"crate {brought.crate}: its index file could not be fetched"
+            Kind.FAILED,
+            f"crate {brought.crate}: its index file could not be fetched",
+            short="without an index file",
         )
+
+
+def _may_follow(index: Flight, *, urgent: bool) -> bool:
+    """Whether a crate that is offered now comes to the signer behind its index file, or with it."""
+    return index.offered and (index.urgent or not urgent)

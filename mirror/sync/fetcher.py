@@ -20,6 +20,7 @@ from mirror.sync.ahead import Ahead
 from mirror.sync.crates import Crates
 from mirror.sync.index_files import IndexFiles
 from mirror.sync.parts import BroughtCrate, BroughtIndex, Bundle, Parts
+from mirror.sync.slots import Turn
 from mirror.sync.values import ABSENT
 
 DEPENDENCIES_MAX = 64
@@ -60,7 +61,7 @@ class Fetcher:
                 if brought.answer.data:
                     self._ahead.put(brought.name, self._unknown_dependencies(brought))
 
-    async def sweep(self, name: CrateName) -> tuple[Outcome, bool]:
+    async def sweep(self, name: CrateName, turn: Turn) -> tuple[Outcome, bool]:
         """Look at one name unasked; return what came, and whether it goes to the signer.
 
         Its flight has begun; a failure ends it.
@@ -70,9 +71,25 @@ class Fetcher:
         """
         with self._parts.flights.fetching(name):
             step = plan.plan_look(self._parts.cursors.get(name))
-            brought = await self.index_files.look(name, step)
+            flight = self._parts.flights.get(name)
+            if flight is not None and flight.lacking:
+                step = Fetch(conditional=False)
+            brought = await self.index_files.look(name, step, turn)
             self.index_files.put(brought)
         return brought.answer.outcome, self._parts.flights.get(name) is not None
+
+    async def sweep_crate(self, crate: CrateId, turn: Turn) -> None:
+        """Fetch one crate that nobody waits for; its flight has begun, and tells its end.
+
+        Raises:
+            UpstreamError: no usable answer.
+        """
+        with self._parts.flights.fetching(str(crate)):
+            brought = await self.crates.fetch(crate, turn)
+            if brought is None:
+                self._parts.flights.land(str(crate), ABSENT)
+            else:
+                self.crates.put(brought)
 
     def next_wave(self, seen: Sequence[CrateName]) -> dict[CrateName, Fetch]:
         """Return what builds of these, which came along for others, will ask for next.

@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from mirror.core.plan import seconds_left
-from mirror.errors import UpstreamError
+from mirror.errors import UpstreamError, UpstreamUnreachableError
 from mirror.sync.values import Kind, Result
 
 logger = logging.getLogger(__name__)
 
 REMEMBERED_MAX = 10_000
+DISK, MISTAKE = "without room on our disk", "after a mistake of ours"
+"""Behind a number, in reports."""
 
 
 @dataclass(slots=True)
@@ -29,8 +31,12 @@ class Flight:
     """Somebody asked for it; else a sweep did."""
     lacking: bool
     """Somebody lacks the file: "unchanged" is no answer."""
+    wanted: bool = False
+    """Somebody asked for it by name: if it fails, it is tried again by itself."""
     offered: bool = False
     """What came is on its way to the signer."""
+    sent: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once what came is on its way to the signer, or nothing will be."""
     future: asyncio.Future[Result] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -65,11 +71,14 @@ class Flights:
         *,
         name_seconds: Mapping[Kind, float],
         crate_seconds: Mapping[Kind, float],
+        landed: Callable[[str, Result, bool], None],
     ) -> None:
         self._flights: dict[str, Flight] = {}
         self._remembered = remembered
         self._name_seconds = name_seconds
         self._crate_seconds = crate_seconds
+        self._landed = landed
+        """Told each end, and whether somebody had asked for it by name."""
         self.refused: dict[str, str] = {}
         """What the signer refused since the last sweep began, with the reason."""
 
@@ -77,10 +86,17 @@ class Flights:
         """Return the flight under way, if there is one."""
         return self._flights.get(key)
 
-    def start(self, key: str, *, urgent: bool, lacking: bool) -> Flight:
+    def start(self, key: str, *, urgent: bool, lacking: bool, wanted: bool = False) -> Flight:
         """Begin a flight; the caller sees to it that it lands."""
-        flight = self._flights[key] = Flight(urgent, lacking)
+        flight = self._flights[key] = Flight(urgent, lacking, wanted)
         return flight
+
+    def note_offered(self, key: str) -> None:
+        """Take note that what came is on its way to the signer."""
+        flight = self._flights.get(key)
+        if flight is not None:
+            flight.offered = True
+            flight.sent.set()
 
     def land(self, key: str, result: Result) -> None:
         """End a flight: everybody who waits hears the result."""
@@ -91,8 +107,11 @@ class Flights:
         if result.kind in seconds:
             self._remembered.put(key, result, seconds[result.kind])
         flight = self._flights.pop(key, None)
-        if flight is not None and not flight.future.done():
-            flight.future.set_result(result)
+        self._landed(key, result, flight is not None and flight.wanted)
+        if flight is not None:
+            flight.sent.set()
+            if not flight.future.done():
+                flight.future.set_result(result)
 
     @contextmanager
     def fetching(self, *keys: str) -> Iterator[None]:
@@ -105,18 +124,21 @@ class Flights:
         try:
             yield
         except UpstreamError as error:
-            self._fail(keys, str(error))
+            unreachable = isinstance(error, UpstreamUnreachableError)
+            self._fail(keys, str(error), error.short, unreachable=unreachable)
             raise
         except OSError as error:
             text = f"disk: {error.strerror or error}"
-            self._fail(keys, text)
-            raise UpstreamError(f"{', '.join(keys)}: {text}") from error
+            self._fail(keys, text, DISK)
+            raise UpstreamError(f"{', '.join(keys)}: {text}", DISK) from error
         except Exception as error:
             logger.exception("fetch of %s: an error that nobody foresaw", ", ".join(keys) or "many")
             text = f"a mistake of ours: {type(error).__name__}"
-            self._fail(keys, text)
-            raise UpstreamError(f"{', '.join(keys)}: {text}") from error
+            self._fail(keys, text, MISTAKE)
+            raise UpstreamError(f"{', '.join(keys)}: {text}", MISTAKE) from error
 
-    def _fail(self, keys: tuple[str, ...], reason: str) -> None:
+    def _fail(
+        self, keys: tuple[str, ...], reason: str, short: str, *, unreachable: bool = False
+    ) -> None:
         for key in keys:
-            self.land(key, Result(Kind.FAILED, reason))
+            self.land(key, Result(Kind.FAILED, reason, short=short, unreachable=unreachable))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mirror.core.batch import Look
 from mirror.core.layout import INDEX, METADATA_DIR, parse_index_path
-from mirror.core.names import CrateName
+from mirror.core.names import CrateId, CrateName
 from mirror.core.plan import Cursor, Known
 from mirror.errors import RejectedError
 from mirror.store.cursors import Cursors
@@ -17,12 +17,14 @@ from mirror.sync.changes import Names
 
 
 class Following:
-    """In mode `index` the names of the source; in mode `cache` what is held."""
+    """In modes `index` and `list` the names of the source; in mode `cache` what is held."""
 
-    def __init__(self, cursors: Cursors, *, whole_source: bool) -> None:
-        self.whole_source = whole_source
+    def __init__(self, cursors: Cursors, mode: str) -> None:
+        self.whole_source = mode in ("index", "list")
+        self.is_list = mode == "list"
         self.source: Names | None = None
-        """The last good reading of the names source, in mode `index`."""
+        """The last good reading of the names source or of the lists."""
+        self._listed: frozenset[CrateId] = frozenset()
         self._cursors = cursors
 
     @property
@@ -35,6 +37,10 @@ class Following:
         if not self.whole_source:
             return True
         return self.source is not None and name in self.source
+
+    def may_fetch_crate(self, crate: CrateId) -> bool:
+        """Whether upstream may be asked for this crate."""
+        return crate in self._listed if self.is_list else self.may_fetch(crate.canonical_name)
 
     def names(self) -> Sequence[CrateName]:
         """Return every name that a sweep looks at, sorted."""
@@ -50,6 +56,7 @@ class Following:
         """
         self._cursors.keep_only(source.names)
         self.source = source
+        self._listed = frozenset(source.crates)
 
     def confirmed(self, looks: Sequence[Look], now: float) -> float | None:
         """Return the time of the oldest successful look; None if one name was never looked at.

@@ -13,7 +13,8 @@ from mirror.core.plan import Cursor, Fetch, Fresh, Known
 from mirror.errors import UpstreamError
 from mirror.sync.flights import Flight
 from mirror.sync.parts import BroughtIndex, Parts
-from mirror.sync.values import ABSENT, Kind, Result
+from mirror.sync.slots import Turn
+from mirror.sync.values import ABSENT, NOT_READ, Kind, Result
 
 
 class IndexFiles:
@@ -34,10 +35,10 @@ class IndexFiles:
             if flight.offered and not flight.urgent:
                 # It waits among what a sweep found; somebody in front of it cannot.
                 self._parts.outbox.hurry()
-            flight.urgent = flight.lacking = True
+            flight.urgent = flight.lacking = flight.wanted = True
             return flight
         if not self._parts.following.is_known:
-            return Result(Kind.FAILED, "the names source is not read yet")
+            return NOT_READ
         cursor = self._parts.cursors.get(name)
         step = plan.plan_lacking(
             cursor,
@@ -81,21 +82,22 @@ class IndexFiles:
             and ((cursor := parts.cursors.get(name)) is None or cursor.known is Known.UNKNOWN)
         )
 
-    async def look(self, name: CrateName, step: Fetch) -> BroughtIndex:
-        """Ask upstream.
+    def is_first_time(self, name: CrateName) -> bool:
+        """Whether nobody asked for this name before, as far as we remember."""
+        cursor = self._parts.cursors.get(name)
+        return cursor is None or cursor.known is Known.UNKNOWN
+
+    async def look(self, name: CrateName, step: Fetch, turn: Turn | None = None) -> BroughtIndex:
+        """Ask upstream; `turn`: the caller has waited for one already.
 
         Raises:
             UpstreamError: no usable answer.
         """
         cursor = self._parts.cursors.get(name) if step.conditional else None
-        async with self._parts.slots:
-            at = self._clock()
-            if cursor is None:
-                answer = await self._parts.upstream.fetch_index(name)
-            else:
-                answer = await self._parts.upstream.fetch_index(
-                    name, cursor.etag, cursor.last_modified
-                )
+        # Before the wait for a slot: a look is never younger than it says.
+        at = self._clock()
+        validators = ("", "") if cursor is None else (cursor.etag, cursor.last_modified)
+        answer = await self._parts.upstream.fetch_index(name, *validators, turn=turn)
         self.looked += 1
         return BroughtIndex(name, at, answer)
 
@@ -131,7 +133,7 @@ class IndexFiles:
         )
         if lacking or plan.is_news(cursor, seen.sha256):
             self._parts.outbox.add_index(seen, answer.data, urgent=urgent)
-            self._note_offered(brought.name)
+            self._parts.flights.note_offered(brought.name)
         else:
             self._land_unchanged(seen)
 
@@ -146,11 +148,6 @@ class IndexFiles:
         with suppress(UpstreamError), self._parts.flights.fetching(name):
             self.put(await self.look(name, Fetch(conditional=False)))
 
-    def _note_offered(self, name: CrateName) -> None:
-        flight = self._parts.flights.get(name)
-        if flight is not None:
-            flight.offered = True
-
     def _land_unchanged(self, cursor: Cursor) -> None:
         self._parts.cursors.note(cursor)
         result = Result(Kind.UNCHANGED, timestamp=self._parts.outbox.timestamp)
@@ -162,7 +159,7 @@ class IndexFiles:
         held = cursor.known in (Known.PUBLISHED, Known.REFUSED)
         if held or (parts.following.whole_source and plan.is_worth_reporting_gone(cursor)):
             parts.outbox.add_gone(gone, urgent=urgent)
-            self._note_offered(brought.name)
+            parts.flights.note_offered(brought.name)
             return
         if parts.following.whole_source or cursor.known is Known.ABSENT:
             parts.cursors.note(gone)

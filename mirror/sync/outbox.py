@@ -9,62 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mirror.core.batch import Batch, FetchedCrate, Look, Outcome, Settled, Sweep
-from mirror.core.names import CrateId
+from mirror.core.batch import Batch, FetchedCrate, Look, Outcome, Settled, Sweep, Sweeping
+from mirror.core.names import CrateId, CrateName
 from mirror.core.plan import Cursor, Known
 from mirror.errors import MalformedMessageError
-from mirror.seam import SIGN_SOCKET, Offer, ask, parse_settled
 from mirror.store.cursors import Cursors
-from mirror.store.spool import (
-    BatchWriter,
-    clear_unfinished,
-    drop_batch,
-    open_batch,
-    pending_batches,
-)
+from mirror.store.spool import clear_unfinished, drop_batch, open_batch, pending_batches
+from mirror.sync.drafts import Draft
+from mirror.sync.offering import Offering
 from mirror.sync.values import ABSENT, Kind, Life, Result
 
 logger = logging.getLogger(__name__)
 
-# Large batches touch each bin once; small ones keep the signer busy while we fetch.
-BULK_LOOKS_MIN = 8_000
-BULK_LOOKS_MAX = 16_000
-BULK_BYTES_MAX = 64_000_000
 TIMESTAMP = "timestamp"
 """Fact in the cursors: the latest timestamp that the signer told of."""
-
-
-class Draft:
-    """One batch being filled."""
-
-    def __init__(self, spool: Path, number: int, due_at: float) -> None:
-        self.writer = BatchWriter(spool, number)
-        self.due_at = due_at
-        """When it is offered, however little is in it; time of the event loop."""
-        self.looks: list[Look] = []
-        self.cursors: list[Cursor] = []
-        """What to remember of each look if the signer takes it."""
-        self.crates: list[FetchedCrate] = []
-        self.sweep: Sweep | None = None
-        self.bytes = 0
-        self.settled = asyncio.Event()
-        """Set when it is done with, whatever became of it."""
-        self.trouble = ""
-        """Why nothing came of it."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether a sweep has to wait."""
-        return len(self.looks) >= BULK_LOOKS_MAX or self.bytes >= BULK_BYTES_MAX
-
-    def subjects(self) -> list[str]:
-        """Return the names and crates in it."""
-        return [look.name for look in self.looks] + [str(item.crate) for item in self.crates]
+NOT_EXAMINED = Result(Kind.FAILED, "the signer stopped the sweep", short="not looked at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +39,10 @@ class Ends:
     """Told the end of each name and crate that went in."""
     confirmed: Callable[[Sequence[Look], float], float | None]
     """The oldest successful look among the followed names, as this batch may say it now."""
+    doubted: Callable[[CrateName, float], None]
+    """Told of a name that upstream says is gone, and when to look again."""
+    is_idle: Callable[[], bool]
+    """Whether nothing that nobody waits for is on its way, but what hangs."""
 
 
 class Outbox:
@@ -82,7 +50,7 @@ class Outbox:
 
     def __init__(self, life: Life, cursors: Cursors, ends: Ends) -> None:
         self._spool = life.config.spool
-        self._socket = life.config.run / SIGN_SOCKET
+        self._offering = Offering(life.config.run, life.pace)
         self._source = life.config.upstream
         self._clock = life.clock
         self._pace = life.pace
@@ -90,8 +58,9 @@ class Outbox:
         self._ends = ends
         self.timestamp = 0
         """The latest timestamp the signer told of."""
-        self.signer_silence = ""
-        """Why the signer does not answer; empty when it does."""
+        self.stopped = ""
+        """Why the signer ended the sweep that goes on; empty while it may go on."""
+        self._sweeping: Sweeping | None = None
         self.confirmed_at = 0.0
         """When a batch last said what upstream confirmed."""
         self._urgent: Draft | None = None
@@ -132,17 +101,28 @@ class Outbox:
         draft.looks.append(Look(cursor.name, cursor.looked_at, Outcome.GONE))
         self._note_added()
 
-    def add_crate(self, crate: CrateId, file: Path, length: int) -> None:
+    def add_crate(self, crate: CrateId, file: Path, length: int, *, urgent: bool) -> None:
         """Offer a crate; its file is moved into the batch."""
-        draft = self._draft(urgent=True)
+        draft = self._draft(urgent=urgent)
         name = f"{len(draft.crates)}.crate"
         draft.crates.append(FetchedCrate(crate, name, length))
+        draft.crate_bytes += length
         try:
             file.rename(draft.writer.folder / name)
         except OSError as error:
             file.unlink(missing_ok=True)
             self._abandon(draft, error)
         self._note_added()
+
+    @property
+    def signer_silence(self) -> str:
+        """Why the signer does not answer; empty when it does."""
+        return self._offering.silence
+
+    def begin_sweep(self, sweeping: Sweeping | None) -> None:
+        """What nobody waits for belongs to this sweep from now on; None: to none."""
+        self._sweeping = sweeping
+        self.stopped = ""
 
     async def room(self) -> None:
         """Return when a sweep may add more."""
@@ -153,6 +133,14 @@ class Outbox:
         if self._bulk is not None:
             self._bulk.due_at = 0.0
         self._changed.set()
+
+    def drop_bulk(self) -> None:
+        """Drop what a sweep found and was not offered yet; it is fetched again."""
+        if self._bulk is not None:
+            draft, self._bulk = self._bulk, None
+            self._room.set()
+            draft.writer.abandon()
+            self._end_without(draft, NOT_EXAMINED)
 
     async def drain(self) -> None:
         """Return when everything that was added so far is settled."""
@@ -196,7 +184,10 @@ class Outbox:
         if urgent:
             self._urgent = self._urgent or self._new_draft()
             return self._urgent
-        self._bulk = self._bulk or self._new_draft()
+        if self._bulk is None:
+            self._bulk = self._new_draft()
+            self._bulk.sweeping = self._sweeping
+        self._bulk.added_at = asyncio.get_running_loop().time()
         return self._bulk
 
     def _new_draft(self) -> Draft:
@@ -217,13 +208,14 @@ class Outbox:
             self._bulk = None
             self._room.set()
         draft.writer.abandon()
-        self._end_without(draft, f"spool: {error.strerror or error}")
+        text = f"spool: {error.strerror or error}"
+        self._end_without(draft, Result(Kind.FAILED, text, short=f"not stored ({text})"))
 
-    def _end_without(self, draft: Draft, trouble: str) -> None:
+    def _end_without(self, draft: Draft, result: Result) -> None:
         """End a draft of which nothing is signed and nothing is remembered."""
-        draft.trouble = trouble
+        draft.trouble = result.reason
         for key in draft.subjects():
-            self._ends.land(key, Result(Kind.FAILED, trouble))
+            self._ends.land(key, result)
         draft.settled.set()
 
     async def _next(self) -> Draft:
@@ -234,8 +226,16 @@ class Outbox:
                 return draft
             self._changed.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
+                async with asyncio.timeout(self._seconds_to_look()):
                     await self._changed.wait()
+
+    def _seconds_to_look(self) -> float:
+        """Return when something may be due although nothing more happened."""
+        if self._bulk is None:
+            return 1.0
+        quiet_at = self._bulk.added_at + self._pace.bulk_quiet
+        now = asyncio.get_running_loop().time()
+        return max(min(quiet_at, self._bulk.due_at) - now, self._pace.bulk_quiet)
 
     def _take(self) -> Draft | None:
         if self._urgent is not None:
@@ -249,9 +249,11 @@ class Outbox:
             return draft
         return None
 
-    @staticmethod
-    def _is_due(bulk: Draft) -> bool:
-        return bulk.is_full or asyncio.get_running_loop().time() >= bulk.due_at
+    def _is_due(self, bulk: Draft) -> bool:
+        now = asyncio.get_running_loop().time()
+        # What hangs holds up nobody else: where nothing more comes, what is there goes ahead.
+        is_quiet = now >= bulk.added_at + self._pace.bulk_quiet and self._ends.is_idle()
+        return bulk.is_worth_it or is_quiet or now >= bulk.due_at
 
     async def _settle(self, draft: Draft) -> None:
         began = asyncio.get_running_loop().time()
@@ -261,26 +263,40 @@ class Outbox:
         except OSError as error:
             self._abandon(draft, error)
             return
-        settled = await self._offer(number)
+        settled = await self._offering.offer(number)
         taken = self._remember(draft.cursors, settled)
-        drop_batch(self._spool, number)
+        # Hundreds of files may lie in it, and others fetch meanwhile.
+        await asyncio.to_thread(drop_batch, self._spool, number)
         if not taken:
-            self._end_without(draft, settled.refused_whole)
+            reason = settled.refused_whole
+            self._end_without(draft, Result(Kind.FAILED, reason, short=f"not taken ({reason})"))
             return
+        results = self._land(draft, settled)
+        self._note_stop(draft, settled)
+        draft.settled.set()
+        _say(results, settled, asyncio.get_running_loop().time() - began)
+
+    def _land(self, draft: Draft, settled: Settled) -> dict[str, Result]:
+        """Tell everybody the end of what was in a batch; return it."""
         self.confirmed_at = self._clock()
         gone = {look.name for look in draft.looks if look.outcome is Outcome.GONE}
-        for key in draft.subjects():
-            self._ends.land(key, _result(key, settled, is_gone=key in gone))
-        draft.settled.set()
-        logger.info(
-            "batch %d: %d index files, %d crates settled at timestamp %d in %.2f s, %d refused",
-            number,
-            len(draft.looks),
-            len(draft.crates),
-            settled.timestamp,
-            asyncio.get_running_loop().time() - began,
-            len(settled.refused),
-        )
+        unexamined = set(settled.unexamined)
+        # Without its index file a crate was not examined either.
+        unexamined |= {str(c.crate) for c in draft.crates if c.crate.canonical_name in unexamined}
+        results = {key: _result(key, settled, gone, unexamined) for key in draft.subjects()}
+        for key, result in results.items():
+            self._ends.land(key, result)
+        self._note_doubts(settled)
+        return results
+
+    def _note_doubts(self, settled: Settled) -> None:
+        for name, at in settled.doubted.items():
+            self._ends.doubted(CrateName(name), at)
+
+    def _note_stop(self, draft: Draft, settled: Settled) -> None:
+        if settled.stopped and draft.sweeping is not None and draft.sweeping == self._sweeping:
+            self.stopped = settled.stopped
+            self.drop_bulk()
 
     def _batch(self, draft: Draft) -> Batch:
         try:
@@ -288,14 +304,7 @@ class Outbox:
         except OSError as error:
             logger.warning("%s; what upstream confirmed is said later", error)
             confirmed = None
-        return Batch(
-            draft.writer.number,
-            self._source,
-            tuple(draft.looks),
-            tuple(draft.crates),
-            draft.sweep,
-            confirmed,
-        )
+        return draft.as_batch(self._source, confirmed)
 
     def _remember(self, cursors: Iterable[Cursor], settled: Settled) -> bool:
         """Move the cursors of a batch; return whether the signer looked at it at all."""
@@ -307,7 +316,10 @@ class Outbox:
             )
             return False
         self.timestamp = max(self.timestamp, settled.timestamp)
-        self._cursors.put(_after(cursor, settled) for cursor in cursors)
+        unexamined = set(settled.unexamined)
+        self._cursors.put(
+            _after(cursor, settled) for cursor in cursors if cursor.name not in unexamined
+        )
         before = int(self._cursors.fact(TIMESTAMP) or 0)
         self._cursors.set_fact(TIMESTAMP, str(max(before, settled.timestamp)))
         return True
@@ -320,39 +332,12 @@ class Outbox:
             logger.warning("batch %d: %s; dropped, it is fetched again", number, error)
             drop_batch(self._spool, number)
             return
-        settled = await self._offer(number)
+        settled = await self._offering.offer(number)
         cursors = [_cursor(look) for look in looks if look.outcome is not Outcome.UNCHANGED]
         if self._remember(cursors, settled):
+            self._note_doubts(settled)
             logger.info("batch %d, left by an earlier process: settled", number)
         drop_batch(self._spool, number)
-
-    async def _offer(self, number: int) -> Settled:
-        """Offer until the signer answers; the batch stays where it is meanwhile."""
-        while True:
-            try:
-                async with asyncio.timeout(self._pace.offer):
-                    settled = parse_settled(await ask(self._socket, Offer(number)))
-                if settled.batch == number:
-                    break
-                problem = f"it answered about batch {settled.batch}"
-            except TimeoutError:
-                # To offer twice is harmless: the second time nothing is left to be done.
-                problem = f"no answer within {self._pace.offer:g} s"
-            except (OSError, MalformedMessageError, ValueError, TypeError) as error:
-                problem = str(error) or type(error).__name__
-            if not self.signer_silence:
-                logger.warning(
-                    "the signer does not take batch %d: %s; offered again every %g s",
-                    number,
-                    problem,
-                    self._pace.signer_retry,
-                )
-            self.signer_silence = problem
-            await asyncio.sleep(self._pace.signer_retry)
-        if self.signer_silence:
-            logger.warning("the signer is back and took batch %d", number)
-            self.signer_silence = ""
-        return settled
 
 
 def _cursor(look: Look) -> Cursor:
@@ -361,14 +346,34 @@ def _cursor(look: Look) -> Cursor:
 
 
 def _after(cursor: Cursor, settled: Settled) -> Cursor:
+    """Return what to remember of a look, now that it is settled."""
+    if cursor.name in settled.doubted:
+        # It stays published. No validators and no digest: whatever comes next is news.
+        return Cursor(cursor.name, Known.PUBLISHED, looked_at=cursor.looked_at)
     reason = settled.refused.get(cursor.name)
     return cursor if reason is None else replace(cursor, known=Known.REFUSED, trouble=reason)
 
 
-def _result(key: str, settled: Settled, *, is_gone: bool) -> Result:
+def _result(key: str, settled: Settled, gone: set[CrateName], unexamined: set[str]) -> Result:
     reason = settled.refused.get(key)
     if reason is not None:
         return Result(Kind.REFUSED, reason, settled.timestamp)
-    if is_gone:
+    if key in unexamined:
+        return NOT_EXAMINED
+    if key in gone and key not in settled.doubted:
         return ABSENT
     return Result(Kind.PUBLISHED, "", settled.timestamp)
+
+
+def _say(results: Mapping[str, Result], settled: Settled, seconds: float) -> None:
+    """Log one line for what a person may care about; the rest is for who looks for something."""
+    logger.debug("batch %d: %d subjects settled", settled.batch, len(results))
+    # The signer says what it published; a crate changes no metadata, so it says nothing of those.
+    for kind, text in (
+        (Kind.PUBLISHED, "fetched %s%s, settled at %d (%.2f s)"),
+        (Kind.REFUSED, "%s%s: refused by the signer at %d (%.2f s)"),
+    ):
+        keys = [key for key, result in results.items() if result.kind is kind]
+        if keys:
+            more = f" and {len(keys) - 1:,} more" if len(keys) > 1 else ""
+            logger.info(text, keys[0], more, settled.timestamp, seconds)

@@ -11,6 +11,8 @@ from mirror.store.cursors import Cursors
 from mirror.sync.flights import Flights, Remembered
 from mirror.sync.following import Following
 from mirror.sync.outbox import Outbox
+from mirror.sync.retrying import Retrying
+from mirror.sync.slots import Slots
 from mirror.sync.upstream import IndexAnswer, Upstream
 from mirror.sync.values import Life
 
@@ -26,9 +28,9 @@ class Parts:
     flights: Flights
     remembered: Remembered
     following: Following
+    retrying: Retrying
     tasks: asyncio.TaskGroup
-    slots: asyncio.Semaphore
-    """So many requests at once."""
+    slots: Slots
 
 
 @dataclass(frozen=True, slots=True)

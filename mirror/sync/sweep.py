@@ -1,129 +1,224 @@
-"""One look at every followed name: many at a time, failures tried again at the end.
+"""One look at every followed name, and a fetch of every crate that is missing: many at a time.
 
 A name is missing whose cursor did not move since the sweep began: upstream gave no answer, or what
-it gave was not settled, whatever the reason. It is counted, its reason is kept with its cursor, and
-the next sweep asks again. Nothing about one name keeps the others from being looked at.
+it gave was not settled, whatever the reason. A crate is missing until the signer took it. What is
+missing is counted, goes on the list of what is tried again, and the next sweep asks again as well.
+Nothing about one name or crate keeps the others from being looked at.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
 from mirror.core import plan
-from mirror.core.batch import Outcome
-from mirror.core.names import CrateName
+from mirror.core.batch import Outcome, Sweeping
+from mirror.core.names import CrateId, CrateName
 from mirror.core.plan import Cursor
-from mirror.errors import UpstreamBusyError, UpstreamError, UpstreamUnreachableError
+from mirror.errors import UpstreamError, UpstreamUnreachableError
 from mirror.sync.fetcher import Fetcher
+from mirror.sync.flights import Flight
+from mirror.sync.outbox import NOT_EXAMINED
 from mirror.sync.parts import Parts
+from mirror.sync.retrying import short_refusal
+from mirror.sync.slots import Turn
+from mirror.sync.upstream import SLOW
 from mirror.sync.values import Kind, Progress, Result, SyncReport
+from mirror.sync.work import Item, Work
 
-BUSY_WAIT_MAX = 60.0
+NOT_SETTLED = Result(Kind.FAILED, "not settled", short="not settled")
+_UNTOUCHED = (NOT_SETTLED, NOT_EXAMINED)
+ABSENT_UPSTREAM = "absent upstream"
 
 
 class SweepRun:
-    """One sweep. `progress` may be read while it runs."""
+    """One sweep, or one round of retries. `progress` may be read while it runs."""
 
     def __init__(
-        self, parts: Parts, fetcher: Fetcher, names: Sequence[CrateName], began: float
+        self,
+        parts: Parts,
+        fetcher: Fetcher,
+        work: Work,
+        began: float,
+        *,
+        retries: Sequence[float] | None = None,
     ) -> None:
         self._parts = parts
         self._fetcher = fetcher
-        self._names = names
+        self._work = work
         self._began = began
+        self._retries = retries
         self._looked = 0
         self._changed = 0
-        self._absent = 0
-        self._failed: dict[CrateName, UpstreamError] = {}
+        self._stored = 0
+        self._absent: set[CrateName] = set()
+        self._failed: dict[CrateName, Result] = {}
         """Why a name is missing, as far as it is known."""
+        self._crates: dict[CrateId, Flight] = {}
         self._lost = False
-        self._resume_at = 0.0
-        # Some slots stay free for what somebody waits for.
-        self._workers = max(1, parts.life.config.jobs - parts.life.config.jobs // 8)
+        self.missing_followed = 0
+        """After `run`: how much is missing of what the mode promises."""
 
     @property
     def progress(self) -> Progress:
         """How far it has come."""
-        return Progress(self._looked, len(self._names), self._changed, len(self._failed))
+        failed = len(self._failed)
+        names, crates = len(self._work.names), len(self._work.crates)
+        return Progress(self._looked, names, self._changed, failed, self._stored, crates)
 
     async def run(self) -> SyncReport:
-        """Look at every name; return when all that changed is settled.
+        """Look at everything; return when all that came is settled.
 
         Raises:
             OSError: the cursors cannot tell how it ended.
         """
         self._parts.flights.refused.clear()
-        await self._look_at(self._names)
-        missing = await self._missing()
-        for seconds in self._parts.life.pace.sweep_retries:
-            if not missing:
+        await self._look_at(self._work.items(), len(self._work))
+        names, crates = await self._missing()
+        for number, seconds in enumerate(self._waits()):
+            again = self._worth_another(names, crates, is_first=number == 0)
+            if not again or self._stopped:
                 break
-            await asyncio.sleep(max(seconds, self._seconds_to_resume()))
-            await self._look_again(missing)
-            missing = await self._missing()
-        self._remember_missing(missing)
-        return SyncReport(
-            looked=len(self._names) - len(missing),
-            changed=self._changed,
-            absent=self._absent,
-            missing=Counter(_reason(self._error(name)) for name in missing),
-            refused=dict(self._parts.flights.refused),
-            unreachable=self._lost,
-        )
+            wait = self._parts.upstream.contact.seconds_to_wait()
+            await asyncio.sleep(max(seconds, wait))
+            await self._look_again(again)
+            names, crates = await self._missing()
+        return self._report(names, crates)
 
-    async def _missing(self) -> list[CrateName]:
-        """Return the names whose cursor says of no look since the sweep began."""
+    @property
+    def _stopped(self) -> str:
+        return self._parts.outbox.stopped
+
+    def _waits(self) -> Iterator[float]:
+        """Yield the waits before each try; where nobody is there, it is over sooner."""
+        pace = self._parts.life.pace
+        if self._retries is not None:
+            yield from self._retries
+            return
+        for number, seconds in enumerate(pace.sweep_retries):
+            if not self._lost:
+                yield seconds
+            elif number < len(pace.lost_retries):
+                yield pace.lost_retries[number]
+
+    async def _missing(self) -> tuple[list[CrateName], dict[CrateId, Result]]:
+        """Return the names no look at which was settled since the sweep began, and the crates."""
+        for flight in self._crates.values():
+            await flight.sent.wait()
         await self._parts.outbox.drain()
         looked_at = self._parts.cursors.looked_at_between(self._began, self._parts.life.clock())
-        return list(plan.missing(self._names, looked_at))
+        names = [
+            name
+            for name in plan.missing(self._work.names, looked_at)
+            if name not in self._absent or name in self._failed
+        ]
+        ends = {crate: self._end_of(crate) for crate in self._work.crates}
+        return names, {c: end for c, end in ends.items() if end.kind is not Kind.PUBLISHED}
 
-    async def _look_again(self, names: Sequence[CrateName]) -> None:
-        self._failed = {}
+    def _end_of(self, crate: CrateId) -> Result:
+        flight = self._crates.get(crate)
+        is_done = flight is not None and flight.future.done()
+        return flight.future.result() if flight is not None and is_done else NOT_SETTLED
+
+    def _worth_another(
+        self, names: Iterable[CrateName], crates: dict[CrateId, Result], *, is_first: bool
+    ) -> list[Item]:
+        """Return what to try again at once; what took all its time only a first time."""
+        results: list[tuple[Item, Result]] = [(name, self._failure(name)) for name in names]
+        results += [item for item in crates.items() if item[1].kind is Kind.FAILED]
+        return [
+            item
+            for item, result in results
+            if is_first or result.unreachable or result.short not in SLOW
+        ]
+
+    async def _look_again(self, items: Sequence[Item]) -> None:
+        for item in items:
+            if isinstance(item, CrateId):
+                self._crates.pop(item, None)
+            else:
+                self._failed.pop(item, None)
         if self._lost:
             # One asks first; the others would only learn the same.
             self._lost = False
             self._parts.upstream.contact.probe_now()
-            await self._look_at(names[:1])
-            names = names[1:]
-        await self._look_at(names)
+            await self._look_at(iter(items[:1]), 1)
+            items = items[1:]
+        await self._look_at(iter(items), len(items))
 
-    async def _look_at(self, names: Sequence[CrateName]) -> None:
-        todo = iter(names)
+    async def _look_at(self, items: Iterator[Item], count: int) -> None:
+        # More workers than slots: a request that hangs keeps its worker, and gives its slot away.
         async with asyncio.TaskGroup() as workers:
-            for _ in range(min(self._workers, len(names))):
-                workers.create_task(self._work(todo))
+            for _ in range(min(self._parts.slots.most, count)):
+                workers.create_task(self._work_off(items))
 
-    async def _work(self, todo: Iterator[CrateName]) -> None:
-        for name in todo:
+    async def _work_off(self, items: Iterator[Item]) -> None:
+        for item in items:
+            if self._stopped:
+                return
             if not self._lost:
                 await self._parts.outbox.room()
-                await self._wait_if_busy()
             try:
-                await self._look(name)
+                if isinstance(item, CrateId):
+                    await self._fetch(item)
+                else:
+                    await self._look(item)
             except UpstreamError as error:
-                self._note_failure(name, error)
+                self._note_failure(item, error)
+
+    async def _fetch(self, crate: CrateId) -> None:
+        key = str(crate)
+        # First the turn, then the flight: who wants it while all slots are taken does not wait.
+        async with self._parts.upstream.bulk_turn() as turn:
+            flight = self._parts.flights.get(key)
+            if flight is not None:
+                self._crates[crate] = flight
+                return
+            flight = self._parts.flights.start(key, urgent=False, lacking=True)
+            self._crates[crate] = flight
+            flight.future.add_done_callback(self._crate_landed)
+            await self._fetcher.sweep_crate(crate, turn)
+
+    def _crate_landed(self, future: asyncio.Future[Result]) -> None:
+        if not future.cancelled() and future.result().kind is Kind.PUBLISHED:
+            self._stored += 1
 
     async def _look(self, name: CrateName) -> None:
-        if self._lost:
-            raise UpstreamUnreachableError(f"{name}: not asked for: upstream is unreachable")
-        while (flight := self._parts.flights.get(name)) is not None:
-            await asyncio.wait([flight.future])
-            result = flight.future.result()
-            if result.kind is Kind.FAILED:
-                raise UpstreamError(f"{name}: {result.reason}")
-            if self._was_looked_at(name):
-                outcome = Outcome.GONE if result.kind is Kind.ABSENT else Outcome.UNCHANGED
-                self._count(outcome, news=False)
-                return
-            # That look was begun before the sweep: it does not say how upstream is since.
-        flight = self._parts.flights.start(name, urgent=False, lacking=False)
-        outcome, news = await self._fetcher.sweep(name)
-        self._count(outcome, news=news)
+        while not await self._was_looked_at_by_others(name):
+            if self._lost:
+                text = f"{name}: not asked for: upstream is unreachable"
+                raise UpstreamUnreachableError(text, "without an answer")
+            async with self._parts.upstream.bulk_turn() as turn:
+                if self._parts.flights.get(name) is None:
+                    await self._look_now(name, turn)
+                    return
+
+    async def _look_now(self, name: CrateName, turn: Turn) -> None:
+        # What is on the list of what is missing is lacking, whatever the cursor says.
+        lacking = self._parts.retrying.wants(name)
+        flight = self._parts.flights.start(name, urgent=False, lacking=lacking)
+        outcome, news = await self._fetcher.sweep(name, turn)
+        self._count(name, outcome, news=news)
         flight.future.add_done_callback(partial(self._landed, name, outcome, news))
+
+    async def _was_looked_at_by_others(self, name: CrateName) -> bool:
+        """Wait for the look that somebody else began; return whether it will do."""
+        flight = self._parts.flights.get(name)
+        if flight is None:
+            return False
+        await asyncio.wait([flight.future])
+        result = flight.future.result()
+        if result.kind is Kind.FAILED:
+            raise UpstreamError(f"{name}: {result.reason}", result.short)
+        if not self._was_looked_at(name):
+            # It was begun before the sweep, and does not say how upstream is since.
+            return False
+        outcome = Outcome.GONE if result.kind is Kind.ABSENT else Outcome.UNCHANGED
+        self._count(name, outcome, news=False)
+        return True
 
     def _was_looked_at(self, name: CrateName) -> bool:
         cursor = self._parts.cursors.get(name)
@@ -134,43 +229,86 @@ class SweepRun:
     ) -> None:
         """Take a look back whose bytes came, and were not settled."""
         if not future.cancelled() and future.result().kind is Kind.FAILED:
-            self._count(outcome, news=news, by=-1)
-            self._failed[name] = UpstreamError(f"{name}: {future.result().reason}")
+            self._count(name, outcome, news=news, by=-1)
+            self._failed[name] = future.result()
 
-    def _count(self, outcome: Outcome, *, news: bool, by: int = 1) -> None:
+    def _count(self, name: CrateName, outcome: Outcome, *, news: bool, by: int = 1) -> None:
         self._looked += by
-        if outcome is Outcome.GONE:
-            self._absent += by
-        elif news:
-            self._changed += by
+        if outcome is not Outcome.GONE:
+            self._changed += by * news
+        elif by > 0:
+            self._absent.add(name)
+        else:
+            self._absent.discard(name)
 
-    def _note_failure(self, name: CrateName, error: UpstreamError) -> None:
-        self._failed[name] = error
-        if isinstance(error, UpstreamUnreachableError):
-            self._lost = True
-        if isinstance(error, UpstreamBusyError):
-            wait = min(error.retry_after, BUSY_WAIT_MAX)
-            self._resume_at = asyncio.get_running_loop().time() + wait
+    def _note_failure(self, item: Item, error: UpstreamError) -> None:
+        unreachable = isinstance(error, UpstreamUnreachableError)
+        self._lost |= unreachable
+        if not isinstance(item, CrateId):  # of a crate its flight tells
+            reason = str(error)
+            self._failed[item] = Result(
+                Kind.FAILED, reason, short=error.short, unreachable=unreachable
+            )
 
-    def _seconds_to_resume(self) -> float:
-        return self._resume_at - asyncio.get_running_loop().time()
+    def _failure(self, name: CrateName) -> Result:
+        return self._failed.get(name, NOT_SETTLED)
 
-    async def _wait_if_busy(self) -> None:
-        seconds = self._seconds_to_resume()
-        if seconds > 0:
-            await asyncio.sleep(seconds)
-
-    def _error(self, name: CrateName) -> UpstreamError:
-        return self._failed.get(name) or UpstreamError(f"{name}: not settled")
-
-    def _remember_missing(self, names: Sequence[CrateName]) -> None:
-        cursors = self._parts.cursors
-        cursors.put(
-            replace(cursors.get(name) or Cursor(name), trouble=str(self._error(name)))
-            for name in names
+    def _report(self, names: Sequence[CrateName], crates: dict[CrateId, Result]) -> SyncReport:
+        """Say how it ended, and see to it that what is missing is tried again."""
+        looked = len(self._work.names) - len(names)
+        stored = self._work.held + len(self._work.crates) - len(crates)
+        if self._stopped:
+            # What was not examined is not missing: nobody looked at it.
+            names = [name for name in names if self._failure(name) not in _UNTOUCHED]
+            crates = {crate: end for crate, end in crates.items() if end not in _UNTOUCHED}
+        missing = self._why_missing(names, crates)
+        followed = sum(name not in self._work.unfollowed for name in names)
+        is_list = self._parts.following.is_list
+        self.missing_followed = followed + (len(crates) if is_list else 0)
+        self._remember_missing(names, crates)
+        return SyncReport(
+            looked=looked,
+            changed=self._changed,
+            absent=len(self._absent),
+            stored=stored,
+            missing=Counter(result.short for result in missing.values()),
+            reasons={key: result.reason for key, result in missing.items()},
+            refused=dict(self._parts.flights.refused),
+            unreachable=self._lost,
+            stopped=self._stopped,
+            is_list=is_list,
         )
 
+    def _why_missing(
+        self, names: Sequence[CrateName], crates: dict[CrateId, Result]
+    ) -> dict[str, Result]:
+        """Return what is missing, a crate and its index file as one."""
+        missing: dict[str, Result] = {}
+        told = set()
+        for crate, result in crates.items():
+            name = crate.canonical_name
+            if result.kind is Kind.REFUSED:
+                missing[str(crate)] = replace(result, short=short_refusal(result.reason))
+            elif result.kind is Kind.FAILED:
+                told.add(name)
+                missing[str(crate)] = self._failed.get(name, result)
+            elif self._parts.following.is_list:
+                missing[str(crate)] = replace(result, reason=ABSENT_UPSTREAM, short=ABSENT_UPSTREAM)
+        return {name: self._failure(name) for name in names if name not in told} | missing
 
-def _reason(error: UpstreamError) -> str:
-    """Return what is common to many names: the text without its subject."""
-    return str(error).partition(": ")[2] or str(error)
+    def _remember_missing(self, names: Sequence[CrateName], crates: dict[CrateId, Result]) -> None:
+        cursors = self._parts.cursors
+        cursors.put(
+            replace(cursors.get(name) or Cursor(name), trouble=self._failure(name).reason)
+            for name in names
+        )
+        if self._lost or self._stopped:
+            return  # The next sweep asks for all of it.
+        failed: dict[str, Result] = {name: self._failure(name) for name in names}
+        failed |= {str(c): result for c, result in crates.items() if result.kind is Kind.FAILED}
+        self._parts.retrying.failed(failed)
+
+
+def sweeping(began: float, work: Work) -> Sweeping:
+    """Return what the signer is told of the sweep that goes on."""
+    return Sweeping(began, len(work.names))

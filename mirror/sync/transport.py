@@ -4,70 +4,125 @@ What the rest of `sync` uses is httpx's transport interface (`handle_async_reque
 client: the client's own layers cost half of the time of a small fetch (3,000 against 7,000 a
 second), and we want neither its redirects nor its decoding.
 
-Facts about pyreqwest's transport that this file deals with:
+Facts about pyreqwest that this file deals with:
 - httpx writes `Host` and `Connection` into a request; over HTTP/2 nginx answers those with 400.
 - Every failure before the answer's head reads as a failed connection; the causes tell the truth.
-- A failure in a body past the first 64 kB comes through as an error that httpx does not know.
+- It reads 64 kB of the body before it gives the head, unless told not to: a file that comes slowly
+  would be one that never begins.
 - A cancellation that comes with the answer is swallowed: time limits and the end of the process
   would be, too.
-- The sum of httpx's four time limits becomes one for the whole, so limits are set on the client.
-- Proxies and certificates come from the environment, but loopback addresses are not left out.
+- Of time limits it knows one for connecting and one for each read, the head's included. So the
+  first byte and the bytes that follow are timed here, and its own limit is longer than both.
+- Certificates come from the environment (`SSL_CERT_FILE`, `SSL_CERT_DIR`, else the system's).
+- Proxies would too, but `proxies.py` decides, so that `hops.py` knows who is asked for an address.
+- A proxy that refuses a tunnel fails the connection; its answer to plain http reads as upstream's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import timedelta
 
 import httpx
-from pyreqwest.client import ClientBuilder
-from pyreqwest.compatibility.httpx import HttpxTransport
-from pyreqwest.exceptions import PyreqwestError
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.exceptions import BuilderError, PyreqwestError
+from pyreqwest.proxy import ProxyBuilder
+from pyreqwest.request import StreamRequest
+from pyreqwest.response import Response
+
+from mirror.sync.proxies import Proxies, environment_proxies, shown
+
+_LOGIN_WANTED = 407
+_UNKNOWN_AUTHORITY = "UnknownIssuer"
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """All in seconds. Of the whole answer somebody else takes care."""
+
+    connect: float
+    first_byte: float
+    """From the request to the head of the answer, connecting included."""
+    stall: float
+    """Between two pieces of the body."""
 
 
 class PyreqwestTransport(httpx.AsyncBaseTransport):
     """Raw answers: nothing decoded, no redirect followed; HTTP/2 where TLS agrees on it."""
 
-    def __init__(self, connect_timeout: float, stall_timeout: float) -> None:
-        self._connect = timedelta(seconds=connect_timeout)
-        self._stall = timedelta(seconds=stall_timeout)
-        self._by_locality: dict[bool, HttpxTransport] = {}
+    def __init__(self, limits: TimeLimits, proxies: Proxies | None = None) -> None:
+        self._limits = limits
+        self._proxies = proxies or environment_proxies()
+        self._by_proxy: dict[str | None, Client] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request; the answer's body is still to be read."""
+        proxy = self._proxies.of(request.url)
+        try:
+            response = await self._send(request, proxy)
+            if proxy is not None and response.status_code == _LOGIN_WANTED:
+                assert isinstance(response.stream, httpx.AsyncByteStream)
+                await response.stream.aclose()
+                raise httpx.ProxyError("it wants a login (407 Proxy Authentication Required)")
+        except httpx.RequestError as error:
+            if proxy is not None:
+                error.add_note(f"through the proxy {shown(proxy)}")
+            raise
+        return response
+
+    async def _send(self, request: httpx.Request, proxy: str | None) -> httpx.Response:
         # The client underneath writes its own, as the protocol in use wants them.
         for header in ("host", "connection"):
             request.headers.pop(header, None)
-        transport = self._transport(local=is_loopback(request.url.host))
+        sent = (
+            self._client(proxy)
+            .request(request.method, str(request.url))
+            .headers(request.headers.multi_items())
+            .streamed_read_buffer_limit(0)
+            .build_streamed()
+        )
         before = _cancellations()
         try:
-            response = await transport.handle_async_request(request)
+            async with asyncio.timeout(self._limits.first_byte):
+                answer = await sent.__aenter__()
+                if _cancellations() > before:
+                    await sent.__aexit__(None, None, None)
+                    raise asyncio.CancelledError
+        except TimeoutError as error:
+            if isinstance(error, PyreqwestError):
+                raise _as_httpx(error) from error
+            text = f"no answer within {self._limits.first_byte:g} s"
+            raise httpx.ReadTimeout(text) from error
         except PyreqwestError as error:
             raise _as_httpx(error) from error
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _Body(response.stream)
-        if _cancellations() > before:
-            await response.stream.aclose()
-            raise asyncio.CancelledError
-        return response
+        headers = list(answer.headers.items())
+        body = _Body(sent, answer, self._limits.stall)
+        return httpx.Response(answer.status, headers=headers, stream=body)
 
     async def aclose(self) -> None:
         """Close every connection."""
-        for transport in self._by_locality.values():
-            await transport.aclose()
+        for client in self._by_proxy.values():
+            await client.close()
 
-    def _transport(self, *, local: bool) -> HttpxTransport:
+    def _client(self, proxy: str | None) -> Client:
         # Made when first needed: reading the system's certificates takes a while.
-        if local not in self._by_locality:
-            builder = self._builder()
-            if local:
-                builder = builder.no_proxy()
-            self._by_locality[local] = HttpxTransport(builder.build())
-        return self._by_locality[local]
+        if proxy not in self._by_proxy:
+            builder = self._builder().no_proxy()
+            if proxy is not None:
+                builder = builder.proxy(ProxyBuilder.all(proxy))
+            try:
+                self._by_proxy[proxy] = builder.build()
+            except BuilderError:
+                # Without its cause: `describe` would take that for what the other side did.
+                raise httpx.ConnectError(
+                    "no certificate authority can be read; see SSL_CERT_FILE and SSL_CERT_DIR"
+                ) from None
+        return self._by_proxy[proxy]
 
     def _builder(self) -> ClientBuilder:
+        limits = self._limits
         return (
             ClientBuilder()
             .gzip(False)
@@ -78,32 +133,41 @@ class PyreqwestTransport(httpx.AsyncBaseTransport):
             .referer(False)
             .http2(True)
             .http2_adaptive_window(True)
-            .connect_timeout(self._connect)
-            .read_timeout(self._stall)
+            .connect_timeout(timedelta(seconds=limits.connect))
+            .read_timeout(timedelta(seconds=max(limits.first_byte, limits.stall) + 5.0))
         )
 
 
 class _Body(httpx.AsyncByteStream):
-    """A body whose failures are httpx's errors."""
+    """A body with a time limit for each piece, whose failures are httpx's errors."""
 
-    def __init__(self, stream: httpx.AsyncByteStream) -> None:
-        self._stream = stream
+    def __init__(self, sent: StreamRequest, answer: Response, stall: float) -> None:
+        self._sent = sent
+        self._reader = answer.body_reader
+        self._stall = stall
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        while (chunk := await self._next()) is not None:
+            yield chunk
+
+    async def _next(self) -> bytes | None:
         before = _cancellations()
         try:
-            async for chunk in self._stream:
+            async with asyncio.timeout(self._stall):
+                chunk = await self._reader.read_chunk()
                 if _cancellations() > before:
-                    break
-                yield chunk
+                    raise asyncio.CancelledError
+        except TimeoutError as error:
+            if isinstance(error, PyreqwestError):
+                raise _as_httpx(error) from error
+            raise httpx.ReadTimeout(f"no more bytes for {self._stall:g} s") from error
         except PyreqwestError as error:
             raise _as_httpx(error) from error
-        if _cancellations() > before:
-            raise asyncio.CancelledError
+        return None if chunk is None else bytes(chunk)
 
     async def aclose(self) -> None:
         before = _cancellations()
-        await self._stream.aclose()
+        await self._sent.__aexit__(None, None, None)
         if _cancellations() > before:
             raise asyncio.CancelledError
 
@@ -116,16 +180,6 @@ def _cancellations() -> int:
 def _as_httpx(error: PyreqwestError) -> httpx.RequestError:
     kind = httpx.ReadTimeout if isinstance(error, TimeoutError) else httpx.ReadError
     return kind(error.message)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether this host is this machine, as far as its name tells."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def failed_to_connect(error: httpx.RequestError) -> bool:
@@ -152,9 +206,15 @@ def timed_out(error: httpx.RequestError) -> bool:
 
 
 def describe(error: httpx.RequestError) -> str:
-    """Return the innermost cause in words."""
+    """Return the innermost cause in words, and the proxy that was between."""
     causes = _causes(error)
-    return causes[-1] if causes else str(error) or type(error).__name__
+    text = causes[-1] if causes else str(error) or type(error).__name__
+    if _UNKNOWN_AUTHORITY in text:
+        text = (
+            "its certificate is signed by an authority that this machine does not know;"
+            " is it your company's? name the authority's file in SSL_CERT_FILE"
+        )
+    return ", ".join([text, *getattr(error, "__notes__", ())])
 
 
 def _causes(error: httpx.RequestError) -> list[str]:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,10 +22,16 @@ from mirror.core.batch import Outcome
 from mirror.core.index import IndexLimits, parse_index_file
 from mirror.core.names import CrateId, CrateName, index_path
 from mirror.core.plan import seconds_left
-from mirror.errors import RejectedError, UpstreamAnswerError, UpstreamUnreachableError
+from mirror.errors import (
+    RejectedError,
+    UpstreamAnswerError,
+    UpstreamBusyError,
+    UpstreamUnreachableError,
+)
 from mirror.sync import answers, transport
 from mirror.sync.contact import Contact
-from mirror.sync.hops import Hops
+from mirror.sync.hops import ELSEWHERE, Hops
+from mirror.sync.slots import Slots, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +39,12 @@ logger = logging.getLogger(__name__)
 PROJECT_URL = "https://github.com/crateseal/crateseal"
 REDIRECTS_MAX = 5
 CONFIG_MAX_BYTES = 1_000_000
+PROBE_SECONDS = 2.0
+"""So long upstream has to show that it is there, after a request that it did not answer."""
+NO_ANSWER, STALLED, TOO_SLOW = "without an answer", "stalled", "too slow"
+SLOW = frozenset({NO_ANSWER, STALLED, TOO_SLOW})
+"""What took all the time it was given."""
+_BAD_CONFIG = "without an address in config.json"
 _MARKERS = ("{crate}", "{version}", "{prefix}", "{lowerprefix}", "{sha256-checksum}")
 
 
@@ -66,10 +78,12 @@ class Upstream:
         config: Config,
         client: httpx.AsyncBaseTransport,
         contact: Contact,
+        slots: Slots,
         clock: Callable[[], float],
     ) -> None:
         self.source = config.upstream
         self.contact = contact
+        self._slots = slots
         self._config = config
         self._client = client
         self._clock = clock
@@ -79,6 +93,7 @@ class Upstream:
         self._dl = ""
         self._dl_since = 0.0
         self._dl_lock = asyncio.Lock()
+        self._probe_lock = asyncio.Lock()
         agent = user_agent(config.contact)
         common = [("user-agent", agent), ("accept", "*/*")]
         self._ask_gzip = [*common, ("accept-encoding", "gzip")]
@@ -97,22 +112,31 @@ class Upstream:
         await self._client.aclose()
 
     async def fetch_index(
-        self, name: CrateName, etag: str = "", last_modified: str = ""
+        self,
+        name: CrateName,
+        etag: str = "",
+        last_modified: str = "",
+        *,
+        turn: Turn | None = None,
     ) -> IndexAnswer:
-        """Fetch one index file, conditionally where a validator is given."""
+        """Fetch one index file, conditionally where a validator is given.
+
+        `turn`: the caller has waited for one already.
+        """
         subject = f"index file {name}"
         headers = list(self._ask_gzip)
         if etag:
             headers.append(("if-none-match", etag))
         if last_modified:
             headers.append(("if-modified-since", last_modified))
-        async with self._get(self._prefix + index_path(name), headers, subject) as response:
+        url = self._prefix + index_path(name)
+        async with self._get(url, headers, subject, turn=turn) as response:
             if response.status_code == 304 and (etag or last_modified):
                 return UNCHANGED
             if response.status_code in answers.GONE_STATUSES:
                 return GONE
             if response.status_code != 200:
-                raise answers.refuse_status(response, subject)
+                raise answers.refuse_status(response, subject, now=self._clock())
             data = await answers.read_body(response, subject, self._config.index_max_bytes)
             answers.refuse_no_index(response, data, subject)
             return IndexAnswer(
@@ -122,48 +146,75 @@ class Upstream:
                 answers.validator(response, "last-modified"),
             )
 
-    async def fetch_crate(self, crate: CrateId, file: Path) -> int | None:
+    async def fetch_crate(
+        self, crate: CrateId, file: Path, *, turn: Turn | None = None
+    ) -> int | None:
         """Write one crate to a new file; return its length, or None where upstream has none."""
         subject = f"crate {crate}"
         url = await self._crate_url(crate, subject)
-        async with self._get(url, self._ask_identity, subject) as response:
+        async with self._get(url, self._ask_identity, subject, turn=turn) as response:
             if response.status_code in answers.GONE_STATUSES:
                 return None
             if response.status_code != 200:
-                raise answers.refuse_status(response, subject)
+                raise answers.refuse_status(response, subject, now=self._clock())
             return await answers.save_body(response, subject, self._config.crate_max_bytes, file)
 
     async def fetch_page(self, url: str, max_bytes: int) -> Page:
         """Fetch something that is neither index file nor crate, from where our operator says."""
         async with self._get(url, self._ask_gzip, url, operators=True) as response:
             if response.status_code != 200:
-                raise answers.refuse_status(response, url)
+                raise answers.refuse_status(response, url, now=self._clock())
             data = await answers.read_body(response, url, max_bytes)
             return Page(data, answers.validator(response, "last-modified"))
 
     @asynccontextmanager
+    async def bulk_turn(self) -> AsyncIterator[Turn]:
+        """Stand around one request that nobody waits for: it comes when upstream may be asked."""
+        while True:
+            await self.contact.wait_if_busy()
+            async with self._slots.turn(bulk=True) as turn:
+                if not self.contact.seconds_to_wait():
+                    yield turn
+                    return
+
+    @asynccontextmanager
     async def _get(
-        self, url: str, headers: list[tuple[str, str]], subject: str, *, operators: bool = False
+        self,
+        url: str,
+        headers: list[tuple[str, str]],
+        subject: str,
+        *,
+        operators: bool = False,
+        turn: Turn | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """Give the answer at the end of the redirects; its body is read inside the block.
 
         `operators`: the address is in our own settings, not upstream's word.
         """
         limit = self._config.total_timeout
-        try:
-            async with asyncio.timeout(limit):
-                start = _url(url, subject)
-                if not operators:
-                    await self._hops.check(start, subject)
-                response = await self._follow(start, headers, subject)
-                try:
-                    yield response
-                finally:
-                    await _close(response)
-        except TimeoutError as error:
-            raise UpstreamAnswerError(f"{subject}: not whole after {limit:g} s") from error
-        except httpx.RequestError as error:
-            raise UpstreamAnswerError(f"{subject}: {transport.describe(error)}") from error
+        async with nullcontext(turn) if turn else self._slots.turn(bulk=False) as own:
+            try:
+                async with asyncio.timeout(limit):
+                    start = _url(url, subject)
+                    if not operators:
+                        await self._hops.check(start, subject)
+                    response = await self._follow(start, headers, subject)
+                    own.begun()
+                    try:
+                        yield response
+                    finally:
+                        await _close(response)
+            except TimeoutError as error:
+                text = f"{subject}: not whole after {limit:g} s"
+                raise UpstreamAnswerError(text, TOO_SLOW) from error
+            except httpx.RequestError as error:
+                short = STALLED if transport.timed_out(error) else "cut off"
+                raise UpstreamAnswerError(
+                    f"{subject}: {transport.describe(error)}", short
+                ) from error
+            except UpstreamBusyError as error:
+                self.contact.asked_to_wait(error.retry_after)
+                raise
 
     async def _follow(
         self, url: httpx.URL, headers: list[tuple[str, str]], subject: str
@@ -177,44 +228,81 @@ class Upstream:
             try:
                 onward = url.join(location)
             except (httpx.InvalidURL, ValueError) as error:
-                raise UpstreamAnswerError(f"{subject}: redirected to {location!r}") from error
+                text = f"{subject}: redirected to {location!r}"
+                raise UpstreamAnswerError(text, ELSEWHERE) from error
             await self._hops.check_redirect(url, onward, subject)
             url = onward
-        raise UpstreamAnswerError(f"{subject}: more than {REDIRECTS_MAX} redirects")
+        raise UpstreamAnswerError(f"{subject}: more than {REDIRECTS_MAX} redirects", ELSEWHERE)
 
     async def _send(
-        self, url: httpx.URL, headers: list[tuple[str, str]], subject: str, *, again: bool = True
+        self, url: httpx.URL, headers: list[tuple[str, str]], subject: str
     ) -> httpx.Response:
+        if not self._is_upstream(url):
+            return await self._send_elsewhere(url, headers, subject)
         answers_before = self.contact.answers
         with self.contact.attempt(subject):
             try:
-                response = await self._client.handle_async_request(
-                    httpx.Request("GET", url, headers=headers)
-                )
+                response = await self._ask(url, headers)
             except httpx.RequestError as error:
-                # An idle connection may be closed just as it is used: that says nothing.
-                if not (again and transport.closed_without_answer(error)):
-                    raise self._failure(error, subject, answers_before) from error
-            else:
-                self.contact.reached()
-                return response
-        return await self._send(url, headers, subject, again=False)
+                raise await self._failure(error, subject, answers_before) from error
+            self.contact.reached()
+            return response
 
-    def _failure(
+    async def _send_elsewhere(
+        self, url: httpx.URL, headers: list[tuple[str, str]], subject: str
+    ) -> httpx.Response:
+        """Ask another host, where crates lie or a redirect leads: it tells nothing of upstream."""
+        try:
+            return await self._ask(url, headers)
+        except httpx.RequestError as error:
+            text = f"{subject}: {url.host}: {transport.describe(error)}"
+            raise UpstreamAnswerError(text, NO_ANSWER) from error
+
+    async def _ask(self, url: httpx.URL, headers: list[tuple[str, str]]) -> httpx.Response:
+        try:
+            return await self._client.handle_async_request(
+                httpx.Request("GET", url, headers=headers)
+            )
+        except httpx.RequestError as error:
+            if not transport.closed_without_answer(error):
+                raise
+        # An idle connection may be closed just as it is used: that says nothing.
+        return await self._client.handle_async_request(httpx.Request("GET", url, headers=headers))
+
+    async def _failure(
         self, error: httpx.RequestError, subject: str, answers_before: int
     ) -> UpstreamUnreachableError | UpstreamAnswerError:
         reason = transport.describe(error)
         if transport.failed_to_connect(error):
             self.contact.lost(f"no connection to {self._index.host}: {reason}")
-            return UpstreamUnreachableError(f"{subject}: no connection to upstream: {reason}")
+            return UpstreamUnreachableError(
+                f"{subject}: no connection to upstream: {reason}", NO_ANSWER
+            )
         if not transport.timed_out(error):
-            return UpstreamAnswerError(f"{subject}: no answer: {reason}")
-        text = f"no answer within {self._config.stall_timeout:g} s"
-        if self.contact.answers > answers_before:
-            # Others were answered meanwhile, so it is about this one.
-            return UpstreamAnswerError(f"{subject}: {text}")
-        self.contact.lost(f"{self._index.host}: {text}")
-        return UpstreamUnreachableError(f"{subject}: {text}")
+            return UpstreamAnswerError(f"{subject}: no answer: {reason}", "cut off")
+        if await self._is_there(answers_before):
+            # Others are answered, so it is about this one.
+            return UpstreamAnswerError(f"{subject}: {reason}", NO_ANSWER)
+        self.contact.lost(f"{self._index.host}: {reason}")
+        return UpstreamUnreachableError(f"{subject}: {reason}", NO_ANSWER)
+
+    async def _is_there(self, answers_before: int) -> bool:
+        """Whether upstream answered since; if it was not asked anything else, ask for a file."""
+        async with self._probe_lock:
+            if self.contact.answers > answers_before or self.contact.is_down:
+                return self.contact.answers > answers_before
+            url = httpx.URL(self._prefix + "config.json")
+            try:
+                async with asyncio.timeout(PROBE_SECONDS):
+                    await _close(await self._ask(url, self._ask_gzip))
+            except (TimeoutError, httpx.RequestError):
+                return False
+            self.contact.reached()
+            return True
+
+    def _is_upstream(self, url: httpx.URL) -> bool:
+        here = self._index
+        return (url.scheme, url.host, url.port) == (here.scheme, here.host, here.port)
 
     async def _crate_url(self, crate: CrateId, subject: str) -> str:
         dl = await self._current_dl()
@@ -239,14 +327,17 @@ class Upstream:
             dl = fields["dl"]
             needs_login = fields.get("auth-required", False)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UpstreamAnswerError(f"{subject}: expected JSON with `dl`: {error!r}") from error
+            text = f"{subject}: expected JSON with `dl`: {error!r}"
+            raise UpstreamAnswerError(text, _BAD_CONFIG) from error
         if needs_login:
             raise UpstreamAnswerError(
-                f"{subject}: it wants a login (auth-required), which Crateseal cannot give"
+                f"{subject}: it wants a login (auth-required), which Crateseal cannot give",
+                "behind a login",
             )
         # Where it leads is looked at once it is filled in, for each crate.
         if not isinstance(dl, str) or not dl.startswith(("http://", "https://")):
-            raise UpstreamAnswerError(f"{subject}: expected a URL as `dl`, got {str(dl)[:200]!r}")
+            text = f"{subject}: expected a URL as `dl`, got {str(dl)[:200]!r}"
+            raise UpstreamAnswerError(text, _BAD_CONFIG)
         return dl
 
     async def _cksum(self, crate: CrateId, subject: str) -> str:

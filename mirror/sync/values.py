@@ -8,6 +8,9 @@ from enum import StrEnum
 
 from mirror.config import Config
 
+GROUPS_MAX = 6
+"""So many kinds of trouble fit in one line."""
+
 
 class Kind(StrEnum):
     """How the fetch of one name or crate ended."""
@@ -28,9 +31,14 @@ class Result:
     """For REFUSED and FAILED."""
     timestamp: int = 0
     """Version of the timestamp that was current when the signer settled it."""
+    short: str = ""
+    """For FAILED: what it has in common with many others, as in `UpstreamError`."""
+    unreachable: bool = False
+    """Upstream as a whole was away: it says nothing about this one."""
 
 
 ABSENT = Result(Kind.ABSENT)
+NOT_READ = Result(Kind.FAILED, "the names source is not read yet", short="before the first names")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,9 @@ class Progress:
     names: int
     changed: int
     failed: int
+    stored: int = 0
+    crates: int = 0
+    """How many crates are to be fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,29 +63,52 @@ class SyncReport:
     changed: int = 0
     """Names whose bytes went to the signer."""
     absent: int = 0
+    stored: int = 0
+    """Crates: in mode list those of the lists that are held now, else those fetched at last."""
     missing: Mapping[str, int] = field(default_factory=dict)
-    """Reason -> how many names upstream gave no usable answer for."""
+    """What they have in common -> how many names and crates are wanted and not there."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Name, or `name version` -> why it is missing."""
     refused: Mapping[str, str] = field(default_factory=dict)
-    """Name -> why the signer refused it."""
+    """Name, or `name version` -> why the signer refused it."""
     unreachable: bool = False
     """Upstream could not be contacted at the end."""
+    stopped: str = ""
+    """Why the signer ended the sweep before its end."""
+    is_list: bool = False
 
     @property
     def missing_count(self) -> int:
-        """How many names are missing."""
+        """How many names and crates are missing."""
         return sum(self.missing.values())
 
     def __str__(self) -> str:
-        text = f"{self.looked:,} looked at, {self.changed:,} changed"
-        if self.absent:
-            text += f", {self.absent:,} absent upstream"
+        if self.is_list:
+            text = f"{self.stored:,} stored"
+        else:
+            text = f"{self.looked:,} looked at, {self.changed:,} changed"
+            if self.absent:
+                text += f", {self.absent:,} absent upstream"
+            if self.stored:
+                text += f", {self.stored:,} stored"
+        refused = sum(" " not in key for key in self.refused)
+        if refused:
+            text += f", {refused:,} refused"
         if self.missing:
-            reasons = sorted(self.missing.items(), key=lambda item: -item[1])
-            listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons[:5])
-            text += f", {self.missing_count:,} missing ({listed}); they are tried again"
-        if self.refused:
-            text += f", {len(self.refused):,} refused"
+            text += f", {in_groups(self.missing)}; will retry"
+        if self.stopped:
+            text += f"; stopped: {self.stopped}"
         return text
+
+
+def in_groups(missing: Mapping[str, int]) -> str:
+    """Say how much is missing, and why: `15 missing: 7 of 500, 8 wrong sha256`."""
+    largest = sorted(missing.items(), key=lambda item: -item[1])[:GROUPS_MAX]
+    groups = [f"{count:,} {short}" for short, count in sorted(largest)]
+    rest = sum(missing.values()) - sum(count for _, count in largest)
+    if rest:
+        groups.append(f"{rest:,} for other reasons")
+    return f"{sum(missing.values()):,} missing: {', '.join(groups)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +118,16 @@ class Pace:
     down: float = 5.0
     """For so long nobody tries after a failed contact."""
     sweep_retries: tuple[float, ...] = (0.5, 2.0, 5.0)
-    """Waits before the names that failed in a sweep are tried again."""
+    """Waits before what failed in a sweep is tried again."""
+    lost_retries: tuple[float, ...] = (0.5, 1.0)
+    """The same where upstream could not be reached at all: somebody waits for the word."""
+    retry_first: float = 30.0
+    """After so long what is wanted and missing is tried again, then after twice as long."""
+    tick: float = 10.0
+    """So often it is looked whether something is due."""
     signer_retry: float = 1.0
+    signer_grace: float = 3.0
+    """A signer that does not answer for so long is worth a line: it may just be starting."""
     offer: float = 120.0
     """A signer that is busy with a large publication is given so long to answer."""
     gather: float = 5.0
@@ -94,6 +136,8 @@ class Pace:
     """For so long a wanted name waits for its dependencies."""
     bulk_age: float = 30.0
     """What a sweep found is offered no later than this."""
+    bulk_quiet: float = 0.05
+    """And where nothing more was found for so long, and what is left hangs."""
     published_crate: float = 10.0
     """Who asks late for a crate that was just published is not sent upstream again."""
     confirm_every: float = 3600.0

@@ -6,7 +6,8 @@ import json
 from collections import Counter
 
 from mirror.core.batch import Outcome, Settled
-from mirror.core.layout import METADATA_DIR
+from mirror.core.layout import METADATA_DIR, crate_file
+from mirror.core.names import CrateId
 from mirror.seam import SIGN_SOCKET, encode, parse_offer
 from mirror.store.spool import open_batch
 
@@ -41,6 +42,10 @@ class FakeSigner:
         self.timestamp = self._read_timestamp()
         self.refuse = {}
         """Name, or `name version` -> reason."""
+        self.doubt = {}
+        """Name -> when to look again, where a batch says that it is gone."""
+        self.stop = ""
+        """Why the next batch that is part of a sweep ends it, unexamined."""
         self.refuse_whole = []
         """Reasons: each next batch is refused whole with one of them."""
         self.refused_whole = []
@@ -104,12 +109,29 @@ class FakeSigner:
         if self.refuse_whole:
             self.refused_whole.append(number)
             return Settled(number, self.timestamp, refused_whole=self.refuse_whole.pop(0))
-        if self._keep:
-            with open_batch(self._config.spool, number) as batch:
-                self.batches.append(Seen(batch))
-        self.timestamp += 1
+        if not self._keep:
+            return self._take_over(Settled(number, self.timestamp + 1, self.refuse))
+        with open_batch(self._config.spool, number) as batch:
+            seen = Seen(batch)
+        if self.stop and seen.batch.sweeping:
+            unexamined = tuple(look.name for look in seen.batch.looks)
+            return Settled(number, self.timestamp, stopped=self.stop, unexamined=unexamined)
+        self.batches.append(seen)
+        self._place(seen.crates)
+        doubted = {name: self.doubt[name] for name in seen.gone if name in self.doubt}
+        return self._take_over(Settled(number, self.timestamp + 1, self.refuse, doubted=doubted))
+
+    def _take_over(self, settled):
+        self.timestamp = settled.timestamp
         self._publish()
-        return Settled(number, self.timestamp, self.refuse)
+        return settled
+
+    def _place(self, crates):
+        for key, data in crates.items():
+            if key not in self.refuse:
+                file = self._config.www / crate_file(CrateId(*key.split()))
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(data)
 
     def _publish(self):
         self._published.parent.mkdir(parents=True, exist_ok=True)

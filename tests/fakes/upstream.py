@@ -17,6 +17,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from contextlib import contextmanager
 from email.utils import formatdate
 from pathlib import Path
 
@@ -28,12 +29,14 @@ SAMPLES = Path(__file__).parents[1] / "data/upstream"
 EPOCH = 1_700_000_000
 FAULTS = {
     "status",  # value: the status
-    "busy",  # 429; value: Retry-After in seconds
+    "busy",  # 429; value: Retry-After, in seconds or as a date
     "redirect",  # value: Location
     "wrong",  # value: other bytes in place of the file's
     "html",
     "empty",
     "truncate",  # half of the announced bytes
+    "half",  # half of the bytes, announced as if they were all
+    "length",  # all bytes, announced as so many (value, any text)
     "close",  # no answer at all
     "hang",  # an answer that never begins
     "stall",  # half of the bytes, then silence
@@ -61,8 +64,11 @@ class FakeUpstream:
         """Status -> how many."""
         self.headers = {}
         """Path -> the headers of its last request, names in lower case."""
+        self.times = {}
+        """Path -> when its requests came, by the monotonic clock."""
         self.most_at_once = 0
         self.url = ""
+        self._port = 0
         self._open = 0
         self._files = {}
         self._faults = {}
@@ -100,9 +106,28 @@ class FakeUpstream:
         file = self.folder / path.lstrip("/")
         return file.read_bytes() if file.is_file() else None
 
+    @contextmanager
+    def refusing(self):
+        """Listen no more for the time of a block; afterwards be back on the same port."""
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+    @contextmanager
+    def silent(self):
+        """Take every request and answer none, for the time of a block."""
+        self.fault("*", "hang")
+        try:
+            yield
+        finally:
+            self.heal("*")
+
     def __enter__(self):
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=512)
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._socket = socket.create_server(("127.0.0.1", self._port), backlog=512)
+        self._port = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
         config = uvicorn.Config(
             self.app, http=_Protocol, ws="none", lifespan="off", log_config=None, log_level=60,
             interface="asgi3", proxy_headers=False, date_header=False, server_header=False,
@@ -125,6 +150,7 @@ class FakeUpstream:
     async def app(self, scope, receive, send):
         path = scope["path"]
         self.requests[path] += 1
+        self.times.setdefault(path, []).append(time.monotonic())
         self.headers[path] = {key.decode(): value.decode() for key, value in scope["headers"]}
         self._open += 1
         self.most_at_once = max(self.most_at_once, self._open)
@@ -212,6 +238,13 @@ async def _misbehave(fault, data, scope, send):  # noqa: C901, PLR0912 - a table
             await _send(send, 200, {}, b"")
         case "truncate":
             await _send(send, 200, {}, data[: len(data) // 2], length=len(data))
+            scope["transport"].close()
+        case "half":
+            await _send(send, 200, {}, data[: len(data) // 2])
+        case "length":
+            # The server under us would not let a lie pass.
+            scope["transport"].write(b"HTTP/1.1 200 OK\r\ncontent-length: %b\r\n\r\n" % value)
+            scope["transport"].write(data)
             scope["transport"].close()
         case "close":
             scope["transport"].abort()

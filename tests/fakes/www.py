@@ -23,6 +23,7 @@ CACHE = {
     "upstream_confirmed": "2026-11-21T09:59:00Z",
 }
 COMPLETE = {**CACHE, "mode": "index", "complete_as_of": "2026-11-21T09:00:00Z"}
+LISTED = {**COMPLETE, "mode": "list"}
 
 
 def index_line(name, version, crate=b"", **more):
@@ -45,10 +46,16 @@ class FakeWww:
     def put_index(self, name, *lines, gz=True):
         self._put_target(target_path(parse_name(name)), b"".join(lines), gz=gz)
 
-    def put_note(self, name, *, kind="quarantine", rule="malformed-index", reason="a bad line"):
-        entry = {"kind": kind, "rule": rule, "reason": reason}
-        note = json.dumps({"name": name, "entries": [entry]}).encode()
-        self._put_target(note_path(parse_name(name)), note, gz=True)
+    def put_note(self, name, *, kind="quarantine", rule="malformed-index", reason="a bad line",
+                 versions=None):  # fmt: skip
+        """A note with one entry, about the whole crate or some versions."""
+        since = "2026-11-21T08:00:00Z"
+        entry = {"kind": kind, "rule": rule, "reason": reason, "since": since, "until": None}
+        entry |= {"versions": versions, "upstream_yanked": []}
+        self.put_raw_note(name, json.dumps({"name": name, "entries": [entry]}).encode())
+
+    def put_raw_note(self, name, data):
+        self._put_target(note_path(parse_name(name)), data, gz=True)
 
     def _put_target(self, path, data, *, gz):
         self.targets[path] = data
@@ -87,9 +94,13 @@ class FakeWww:
         meta |= self._metadata("targets.json", "targets", targets={})
         meta |= self._metadata("crates.json", "targets", targets={}, delegations=delegations)
         snapshot = self._metadata("snapshot.json", "snapshot", meta=meta)
-        extra = {"x-crateseal": {**self.state, "held": {"index": len(self.targets), "withheld": 0}}}
+        held = {kind: self._count(kind) for kind in ("index", "withheld")}
+        extra = {"x-crateseal": {**self.state, "held": held}}
         self._metadata("timestamp.json", "timestamp", meta=snapshot, **extra)
         return self.version
+
+    def _count(self, kind):
+        return sum(path.startswith(f"{kind}/") for path in self.targets)
 
     def _metadata(self, name, kind, *, version=None, **fields):
         version = version or self.version

@@ -100,6 +100,12 @@ def test_a_child_that_keeps_failing_is_started_ever_more_slowly(start):
     assert is_alive(dict(family.lines("starts"))["child1"])
 
 
+def test_a_child_that_cannot_work_with_its_settings_ends_everything_at_the_start(start):
+    family = start("sys.exit(2)", "")
+    assert family.parent.wait(15) != 0
+    assert "child0 ended with exit code 2; the reason stands above" in family.stderr()
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_a_signal_ends_the_children_in_their_order(start, number, code):
     family = start("", "", "")
@@ -118,7 +124,7 @@ def test_a_child_that_does_not_end_is_killed_within_ten_seconds(start):
     assert time.monotonic() - began < 10
     assert not is_alive(stubborn)
     assert [name for name, _ in family.lines("ends")] == ["child1"]
-    assert "child0 did not end in time and was killed" in family.stderr()
+    assert "child0 was killed: it did not end in time" in family.stderr()
 
 
 def test_a_second_signal_ends_everything_at_once(start):
@@ -126,7 +132,7 @@ def test_a_second_signal_ends_everything_at_once(start):
     pids = [pid for _, pid in family.wait_for("starts", 2)]
     began = time.monotonic()
     family.parent.send_signal(signal.SIGINT)
-    wait_until(lambda: "once more to stop at once" in family.stderr(), 5)
+    wait_until(lambda: "Ctrl-C again to stop at once" in family.stderr(), 5)
     family.parent.send_signal(signal.SIGINT)
     assert family.parent.wait(3) == 130
     assert time.monotonic() - began < 3

@@ -1,13 +1,17 @@
 """deploy/nginx.conf in a real nginx: the web root served with no Python in the path."""
 
 import hashlib
+import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
+from mirror.seam import WantAnswer, encode, parse_want
 from tests.conftest import need
 from tests.fakes.www import FakeWww, index_line
 from tests.support.deployed_nginx import deployed_nginx
+from tests.support.serve_alone import serving
 
 SERDE = index_line("serde", "1.0.0", b"crate")
 DIGEST = hashlib.sha256(SERDE).hexdigest()
@@ -94,3 +98,93 @@ def test_what_is_not_published_is_not_there(url, path):
     answer = get(url, path)
     assert answer.status_code in {400, 403, 404}
     assert b"s3cr3t" not in answer.content
+
+
+# ---- what is denied, and `crateseal serve` behind
+
+
+@pytest.fixture
+def denied(tmp_path):
+    """A web root from which a crate was withdrawn; what was there before, by path."""
+    need("nginx")
+    www = FakeWww(tmp_path / "www")
+    www.put_index("serde", SERDE)
+    www.put_crate("serde", "1.0.0", b"crate")
+    www.publish()
+    www.link_index()
+    return www
+
+
+PATHS = (
+    "/index/se/rd/serde",
+    "/crates/serde/serde-1.0.0.crate",
+    f"/tuf/targets/index/se/rd/{DIGEST}.serde",
+)
+
+
+def withdraw(www):
+    """As the signer does it: the note is published, then everything of the crate is unlinked."""
+    www.drop("index/se/rd/serde")
+    www.put_note("serde", kind="deny", reason="it bites")
+    www.publish()
+    for path in PATHS:
+        for file in (www.root / path[1:], www.root / f"{path[1:]}.gz"):
+            file.unlink(missing_ok=True)
+
+
+def test_of_what_was_withdrawn_not_a_byte_is_served_from_that_moment_on(denied, tmp_path):
+    with deployed_nginx(tmp_path, denied.root) as url, httpx.Client() as client:
+        for path in PATHS:
+            assert client.get(url + path).status_code == 200
+        withdraw(denied)
+        for encoding in ("gzip", "identity"):
+            for path in PATHS:
+                answer = client.get(url + path, headers={"Accept-Encoding": encoding})
+                assert answer.status_code == 404
+                assert DIGEST.encode() not in answer.content
+                assert b"cksum" not in answer.content
+
+
+def test_with_serve_behind_what_was_withdrawn_is_403_with_the_reason(denied, tmp_path):
+    with serving(tmp_path) as (_, behind):
+        port = int(behind.rpartition(":")[2])
+        with deployed_nginx(tmp_path, denied.root, behind=port) as url, httpx.Client() as client:
+            assert client.get(url + PATHS[0]).content == SERDE
+            withdraw(denied)
+            for path in PATHS[:2]:
+                answer = client.get(url + path)
+                assert answer.status_code == 403
+                assert "denied by the operator of this mirror: it bites" in answer.text
+            assert client.get(url + PATHS[2]).status_code == 404
+            assert client.get(f"{url}/").status_code == 200
+            assert client.get(f"{url}/readyz").status_code == 200
+
+
+def test_with_serve_behind_a_client_cannot_choose_who_it_is(denied, tmp_path):
+    """Attack: an X-Forwarded-For of one's own, to have somebody else's budget pay."""
+    (tmp_path / "run").mkdir()
+    with socket.socket(socket.AF_UNIX) as sync, ThreadPoolExecutor() as pool:
+        sync.bind(str(tmp_path / "run/sync.sock"))
+        sync.listen(9)
+        with serving(tmp_path, trusted_proxies="127.0.0.1") as (_, behind):
+            port = int(behind.rpartition(":")[2])
+            with deployed_nginx(tmp_path, denied.root, behind=port) as url:
+                asking = pool.submit(_ask_from, "127.0.0.2", f"{url}/index/to/ki/tokio")
+                want = _refuse_next(sync)
+                answer = asking.result()
+    assert (want.names, want.client) == (("tokio",), "127.0.0.2")
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "5")
+
+
+def _ask_from(address, url):
+    forged = {"X-Forwarded-For": "192.0.2.66"}
+    with httpx.Client(transport=httpx.HTTPTransport(local_address=address), timeout=20) as client:
+        return client.get(url, headers=forged)
+
+
+def _refuse_next(sync):
+    connection, _ = sync.accept()
+    with connection, connection.makefile("rb") as lines:
+        want = parse_want(lines.readline())
+        connection.sendall(encode(WantAnswer(over_budget=want.names)))
+        return want

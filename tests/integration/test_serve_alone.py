@@ -116,6 +116,28 @@ def test_cargos_offer_of_http2_is_met_without_a_word(www, tmp_path):
     assert log.read_bytes() == b""
 
 
+def test_malformed_requests_are_answered_and_fill_no_log(www, tmp_path):
+    log = tmp_path / "log"
+    with log.open("wb") as stderr, serving(www.root.parent, stderr=stderr) as (_, url):
+        ready(url)
+        for _ in range(20):
+            assert b"400 Bad Request" in exchange(url, b"\x16\x03\x01 no HTTP\r\n\r\n", pause=0)
+    assert log.read_bytes() == b""
+
+
+def test_without_a_mirror_it_says_so_once_and_serves_when_there_is_one(tmp_path):
+    log = tmp_path / "log"
+    with log.open("wb") as stderr, serving(tmp_path, stderr=stderr) as (_, url):
+        ready(url)
+        answer = httpx.get(url + "/readyz")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        make_www(tmp_path, COMPLETE)
+        assert _status(url + "/readyz") == 200
+    text = log.read_text()
+    assert text.count("\n") == 1
+    assert f"until there is a mirror in {tmp_path}: `crateseal up` makes one" in text
+
+
 def test_a_connection_is_used_again_and_again(www):
     request = f"GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
     last = f"GET {PATH} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
@@ -177,14 +199,22 @@ def test_told_to_end_it_answers_those_who_wait_and_those_who_come(tmp_path):
         with ThreadPoolExecutor() as pool, httpx.Client() as idle:
             idle.get(url + PATH)
             waiting = pool.submit(httpx.get, url + "/index/to/ki/tokio", timeout=20)
-            question = silent.accept()[0]
-            process.send_signal(signal.SIGTERM)
-            answer = waiting.result()
-            last = idle.get(url + PATH)  # on a connection that was idle at the end
-            question.close()
+            with _asked_for(silent, b"tokio"):
+                process.send_signal(signal.SIGTERM)
+                answer = waiting.result()
+                last = idle.get(url + PATH)  # on a connection that was idle at the end
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
         assert (last.status_code, last.headers["connection"]) == (200, "close")
         assert process.wait(30) == 0
+
+
+def _asked_for(silent, name):
+    """Return the connection of the want for a name; the hints on the way get no answer."""
+    while True:
+        question, _ = silent.accept()
+        if name in question.recv(65536):
+            return question
+        question.close()
 
 
 def test_one_server_follows_another_on_the_same_socket_and_nobody_is_refused(www):

@@ -141,11 +141,11 @@ def test_a_second_ctrl_c_ends_at_once(start):
     children = up.children()
     os.kill(children["serve"], signal.SIGSTOP)
     up.signal(signal.SIGINT)
-    wait_until(lambda: "once more to stop at once" in up.err)
+    wait_until(lambda: "Ctrl-C again to stop at once" in up.err)
     assert up.stop() == 130
     assert not any(is_alive(pid) for pid in children.values())
     # In good order the signer would have had its turn, and ended well, after some seconds.
-    assert "sign did not end in time and was killed" in up.err
+    assert "sign was killed: at once, as told" in up.err
 
 
 def test_sigterm_ends_it_well(start):

@@ -14,9 +14,10 @@ CRATESEAL = [sys.executable, "-m", "mirror"]
 
 
 def environment(**more):
-    """Return this process's environment without settings of ours, and with these."""
+    """Return this process's environment without settings of ours, and with these; None: without."""
     kept = {key: text for key, text in os.environ.items() if not key.startswith("CRATESEAL_")}
-    return {**kept, "PYTHONPATH": str(REPOSITORY), "NO_COLOR": "1", **more}
+    whole = {**kept, "PYTHONPATH": str(REPOSITORY), "NO_COLOR": "1", **more}
+    return {key: text for key, text in whole.items() if text is not None}
 
 
 def crateseal(*arguments, cwd, timeout=60, **more):

@@ -56,12 +56,17 @@ def main(kind, fd, data, *settings):
     logging.basicConfig(level=logging.INFO)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    numbers = {key: float(value) for key, _, value in (each.partition("=") for each in settings)}
+    values = {key: _value(key, text) for key, _, text in (each.partition("=") for each in settings)}
     sock = socket.socket(fileno=int(fd))
     if kind == "bare":
-        uvloop.run(_serve_bare(sock, int(numbers["size"]), stop))
+        uvloop.run(_serve_bare(sock, int(values["size"]), stop))
     else:
-        run_server(Config(data=Path(data), port=0, **numbers), time.time, sock, stop)
+        run_server(Config(data=Path(data), port=0, **values), time.time, sock, stop)
+
+
+def _value(key, text):
+    setting = Config.__dataclass_fields__.get(key)
+    return setting.metadata["kind"].parse(text) if setting else float(text)
 
 
 async def _serve_bare(sock, size, stop):

@@ -7,8 +7,9 @@ from mirror.config import Config
 from mirror.core.batch import Batch, FetchedCrate, Look, Outcome, Sweep
 from mirror.core.names import CrateId, CrateName
 from mirror.sign.check import Checker
-from mirror.sign.heartbeat import put_config, put_heartbeat
+from mirror.sign.heartbeat import Beat, put_config, put_heartbeat
 from mirror.sign.opening import init_repository, open_parts
+from mirror.sign.orders import obey_again
 from mirror.sign.recover import end_well, recover
 from mirror.sign.signer import Signer
 from mirror.store.ledger import LedgerReader
@@ -36,15 +37,18 @@ class Workbench:
         self.parts = open_parts(self.config, self.clock, self.disk)
         self.signer = Signer(self.parts)
         recover(self.parts, self.signer, now=self.now)
+        obey_again(self.parts, self.signer, now=self.now)
         put_config(self.parts)
-        put_heartbeat(self.parts, trouble=None, now=self.now)
+        put_heartbeat(
+            self.parts, self.signer.rules, trouble=None, beat=Beat(self.now, self.config.url)
+        )
         return self
 
     def close(self):
         end_well(self.parts, self.signer)
         self.parts.ledger.close()
 
-    def offer(self, files=None, crates=None, gone=(), sweep: Sweep | None = None):
+    def offer(self, files=None, crates=None, gone=(), sweep: Sweep | None = None, sweeping=None):
         """Write a batch: index files by name, crate files by (name, version)."""
         number, self._next_batch = self._next_batch, self._next_batch + 1
         writer = BatchWriter(self.config.spool, number)
@@ -66,7 +70,7 @@ class Workbench:
             fetched.append(FetchedCrate(CrateId(name, version), f"{position}.crate", len(data)))
         source = self.config.upstream
         writer.finish(
-            Batch(number, source, tuple(looks), tuple(fetched), sweep, confirmed=self.now)
+            Batch(number, source, tuple(looks), tuple(fetched), sweep, self.now, sweeping)
         )
         return number
 

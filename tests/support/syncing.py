@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import time
+from dataclasses import replace
 
 import uvloop
 
@@ -18,12 +19,21 @@ QUICK = Pace(
     down=0.5,
     sweep_retries=(0.05, 0.1, 0.2),
     signer_retry=0.05,
+    signer_grace=0.0,
     gather=5.0,
     dependencies=1.0,
     bulk_age=0.2,
     report_every=0.05,
 )
-LIMITS = {"connect_timeout": 1.0, "stall_timeout": 0.5, "total_timeout": 1.5, "jobs": 16}
+BUSY = replace(QUICK, tick=0.05, retry_first=0.2)
+"""Looks all the time whether something is due."""
+LIMITS = {
+    "connect_timeout": 1.0,
+    "first_byte_timeout": 0.5,
+    "stall_timeout": 0.5,
+    "total_timeout": 1.5,
+    "jobs": 16,
+}
 
 
 def in_loop(test):
@@ -54,12 +64,13 @@ class Running:
         self.signer = signer
         self.clock = clock
 
-    async def want(self, *names, crates=(), seen=()):
+    async def want(self, *names, crates=(), seen=(), client=""):
         """Ask as `serve` does."""
         message = Want(
             tuple(map(CrateName, names)),
             tuple(map(CrateName, seen)),
             tuple(CrateId(*crate.split()) for crate in crates),
+            client,
         )
         return parse_want_answer(await ask(self.config.run / SYNC_SOCKET, message))
 

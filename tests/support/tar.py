@@ -24,7 +24,8 @@ class Entry:
 
 def header(path, length=0, kind=b"0", *, link="", **fields):
     """Return one ustar header, each field as told: `uid=b"zzzzzzz"`, `sum=b"000000"`."""
-    places = {"mode": 100, "uid": 108, "gid": 116, "size": 124, "mtime": 136, "magic": 257}
+    places = {"mode": 100, "uid": 108, "gid": 116, "size": 124, "mtime": 136}
+    places |= {"magic": 257, "prefix": 345}
     block = bytearray(512)
     block[0 : len(path)] = path.encode()
     defaults = {
@@ -49,11 +50,25 @@ def raw(path, data=b"", kind=b"0", **fields):
     return header(path, len(data), kind, **fields) + data + bytes(-len(data) % 512)
 
 
+def gnu(name, kind=b"L", *, entry=None):
+    """Return a GNU long name (or with `K` a link's target), and the entry that bears it."""
+    long = raw("././@LongLink", name.encode() + b"\0", kind, magic=b"ustar  \0")
+    return long + (raw("short", b"x") if entry is None else entry)
+
+
 def pax(kind=b"x", **records):
-    """Return a pax header with these records."""
-    data = b""
-    for key, value in records.items():
-        record = b" %s=%s\n" % (key.replace("__", ".").encode(), value.encode())
-        length = len(record) + 2
-        data += b"%d" % (length if len(str(length)) == 2 else length + 1) + record
-    return raw("pax", data, kind)
+    """Return a pax header with these records; two underscores stand for a dot."""
+    lines = [f"{key.replace('__', '.')}={value}" for key, value in records.items()]
+    return pax_records(*lines, kind=kind)
+
+
+def pax_records(*lines, kind=b"x"):
+    """Return a pax header with these records `KEY=VALUE`, also such that are none."""
+    return raw("pax", b"".join(_pax_record(line.encode()) for line in lines), kind)
+
+
+def _pax_record(line):
+    rest = len(line) + 2  # the space and the newline count, and so do the digits of the length
+    length = rest + len(str(rest))
+    length = rest + len(str(length))
+    return b"%d %s\n" % (length, line)

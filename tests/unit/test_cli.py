@@ -86,7 +86,7 @@ def test_the_general_help_lists_the_commands_there_are(capsys):
         (["serve", "--port"], "argument --port: expected one argument; see `crateseal serve"),
         (["status", "--port", "1"], "status: unknown argument '--port'"),
         (["verify", "--config", "x"], "verify: unknown argument '--config'"),
-        (["serve", "--port", "x"], "--port: port: expected a whole number from 0 to 65535"),
+        (["serve", "--port", "x"], "--port: expected a whole number from 0 to 65535"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_2(argv, message, capsys):

@@ -9,7 +9,6 @@ from hashlib import sha256
 import pytest
 
 from mirror.client.fetcher import FetchLimits, HttpFetcher
-from mirror.client.lock import read_lock
 from mirror.client.trust import TrustedRoot
 from mirror.client.verify import Places, VerifyOptions, run_verify, verify_lock
 from mirror.client.want import ROUNDS, bring
@@ -17,7 +16,8 @@ from mirror.core.layout import crate_file
 from mirror.core.names import CrateId
 from mirror.errors import ProofError, UnreachableError, UsageError
 from mirror.seam import WANT_MAX_NAMES
-from tests.support.crates import crate_bytes, index_line
+from mirror.store.lockfile import read_lock
+from tests.support.crates import crate_bytes, index_file, index_line
 from tests.support.mirror_folder import MirrorFolder, answering, flip, from_folder, locked
 from tuf_repo.keys import load_online_signers
 from tuf_repo.signing import sign
@@ -219,6 +219,22 @@ def test_a_signed_note_says_why_a_crate_is_withheld(mirror):
     mirror.withhold("gamma", json.dumps(note).encode())
     _, packages = findings(mirror, ("gamma", "1.0.0"))
     assert packages["gamma"]["finding"]["got"] == "withheld: quarantine: it [31m bites"
+
+
+def test_a_version_that_the_operator_denies_is_not_proven_though_its_bytes_are_there(mirror):
+    name, version = PAIR[0]
+    yanked = index_file(name, version).replace(b'"yanked":false', b'"yanked":true')
+    entry = {"kind": "deny", "reason": "it bites", "versions": [version]}
+    mirror.publish({name: yanked})
+    assert findings(mirror)[0] == 0
+    mirror.withhold(name, json.dumps({"name": name, "entries": [entry]}).encode())
+    code, packages = findings(mirror)
+    assert code == 1
+    assert packages[name]["finding"]["got"] == "withheld: deny: it bites"
+    # A note about another version says nothing of this one.
+    entry["versions"] = ["9.9.9"]
+    mirror.withhold(name, json.dumps({"name": name, "entries": [entry]}).encode())
+    assert findings(mirror)[0] == 0
 
 
 def test_a_crate_file_that_is_not_on_disk_comes_from_the_mirrors_server(mirror):

@@ -1,3 +1,4 @@
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,43 @@ def test_a_child_gets_exactly_these_settings_through_its_environment(tmp_path):
     assert load(tmp_path, {}, config.to_environment()) == config
 
 
+def test_trusted_proxies_are_addresses_and_networks(tmp_path):
+    text = 'trusted_proxies = ["127.0.0.1", "fd00::/8"]'
+    expected = (ip_network("127.0.0.1/32"), ip_network("fd00::/8"))
+    config = load(tmp_path, text=text)
+    assert config.trusted_proxies == expected
+    child = load(tmp_path / "elsewhere", {}, config.to_environment())
+    assert child.trusted_proxies == expected
+
+
+@pytest.mark.parametrize(
+    "contact", ["ops@example.org", "https://a.example/?q=1", "a", "Jo & Co, 7"]
+)
+def test_a_contact_is_kept_as_it_is(tmp_path, contact):
+    assert load(tmp_path, {"contact": contact}).contact == contact
+
+
+@pytest.mark.parametrize(
+    "contact",
+    [
+        "a\r\nX-Evil: 1",
+        "a\nb",
+        "a\x7fb",
+        "a) evil/1 (b",
+        "a\\",
+        "Jürgen",
+        "a\u2028b",
+        " a",
+        "",
+        "a" * 201,
+    ],
+)
+def test_a_contact_cannot_break_the_header_it_stands_in(tmp_path, contact):
+    """Attack: a contact from a shared configuration that adds headers of its own."""
+    with pytest.raises(UsageError, match="contact: expected an address or URL"):
+        load(tmp_path, {"contact": contact})
+
+
 def test_a_live_mirror_keeps_its_mode_and_upstream_unless_told_otherwise(tmp_path):
     metadata = tmp_path / "data/www/tuf/metadata"
     metadata.mkdir(parents=True)
@@ -72,17 +110,18 @@ def test_a_broken_timestamp_is_not_the_configurations_business(tmp_path, content
         ({}, {}, "port = [1]", "mirror.toml: port: expected one value, got list"),
         ({}, {}, "port = \nx = 1", "mirror.toml: not TOML: .*line 1"),
         ({}, {"CRATESEAL_PROT": "1"}, "", r"CRATESEAL_PROT; did you mean CRATESEAL_PORT\?"),
-        ({}, {"CRATESEAL_PORT": "x"}, "", "variable CRATESEAL_PORT: port: expected a whole .*'x'"),
-        ({"port": "65536"}, {}, "", "--port: port: expected a whole number from 0 to 65535"),
+        ({}, {"CRATESEAL_PORT": "x"}, "", "variable CRATESEAL_PORT: expected a whole .*'x'"),
+        ({"port": "65536"}, {}, "", "--port: expected a whole number from 0 to 65535"),
         ({}, {}, "offline = 3", "offline: expected true or false, got '3'"),
         ({}, {}, 'max_age = "10 parsecs"', "max_age: expected a duration such as 90s, 10m"),
-        ({"max_age": "0"}, {}, "", "--max-age: max_age: expected a duration"),
+        ({"max_age": "0"}, {}, "", "--max-age: expected a duration"),
         ({}, {}, 'index_max_bytes = "10XB"', "index_max_bytes: expected a size such as 10MB"),
         ({"upstream": "https://index.crates.io"}, {}, "", "expected a sparse index such as"),
         ({"public_url": "crates.example"}, {}, "", "expected an http or https URL"),
-        ({"mode": "full"}, {}, "", "expected cache or index, mode full is not built yet"),
-        ({"mode": "list"}, {}, "", "mode list is not built yet"),
-        ({"mode": "Cache"}, {}, "", "expected cache or index, got 'Cache'"),
+        ({"mode": "full"}, {}, "", "expected cache, index or list, mode full is not built yet"),
+        ({"mode": "Cache"}, {}, "", "expected cache, index or list, got 'Cache'"),
+        ({"trusted_proxies": ["10.0.0.1/8"]}, {}, "", ": expected addresses or"),
+        ({"trusted_proxies": ["proxy.corp"]}, {}, "", ": expected addresses or"),
         ({"config": "gone.toml"}, {}, "", "gone.toml: cannot be read as configuration: No such"),
     ],
 )

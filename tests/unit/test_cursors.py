@@ -6,8 +6,9 @@ import sqlite3
 import pytest
 
 from mirror.core.names import CrateName
-from mirror.core.plan import Cursor, Known
+from mirror.core.plan import Cursor, Known, Retry, Trouble
 from mirror.store.cursors import Cursors
+from mirror.store.retries import Retries
 
 A, B, C = (
     Cursor(CrateName("a"), Known.PUBLISHED, "aa", '"e"', "yesterday", 100.0),
@@ -164,3 +165,56 @@ def test_a_damaged_or_foreign_file_is_dropped_and_made_anew(tmp_path, damage, ca
     table.put([A])
     table.close()
     assert ("made anew" in caplog.text) == (damage != "empty")
+
+
+def retry(number):
+    return Retry(f"n{number}", Trouble.FAILED, "of 500", "n: 500", float(number), 2, 70.0)
+
+
+def test_what_is_missing_is_there_after_a_restart(tmp_path):
+    path = tmp_path / "cursors.sqlite3"
+    first = Cursors(path)
+    for number in (1, 2, 3):
+        first.retries.put(retry(number))
+    first.retries.drop("n2")
+    first.save()
+    first.close()
+    second = Cursors(path)
+    assert list(second.retries) == [retry(1), retry(3)]
+    second.retries.drop("n1")
+    second.close()
+    third = Cursors(path)
+    assert [found.key for found in third.retries] == ["n3"]
+    third.close()
+
+
+def test_of_too_much_that_is_missing_the_oldest_goes():
+    retries = Retries(most=3)
+    for number in range(5):
+        retries.put(retry(number))
+    assert [found.key for found in retries] == ["n2", "n3", "n4"]
+    assert (len(retries), retries.drop("n0"), retries.drop("n2")) == (3, False, True)
+
+
+def test_a_table_of_before_there_were_retries_is_kept(tmp_path):
+    path = tmp_path / "cursors.sqlite3"
+    old = Cursors(path)
+    old.put([A])
+    old._db.execute("DROP TABLE retry")
+    old.close()
+    new = Cursors(path)
+    assert (list(new), list(new.retries)) == ([A], [])
+    new.close()
+
+
+def test_what_a_full_disk_does_not_take_of_what_is_missing_is_written_later(tmp_path):
+    cursors = Cursors(tmp_path / "cursors.sqlite3")
+    limit_pages(cursors, 1)
+    for number in range(3_000):
+        cursors.retries.put(retry(number))
+    cursors.save()
+    assert cursors.retries.is_changed
+    limit_pages(cursors, 1_000_000)
+    cursors.save()
+    assert not cursors.retries.is_changed
+    cursors.close()

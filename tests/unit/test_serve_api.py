@@ -6,6 +6,7 @@ import pytest
 
 from mirror.seam import Want, WantAnswer
 from mirror.serve.api import Api
+from mirror.serve.clients import Clients
 from mirror.serve.files import Files
 from mirror.serve.site import Site
 from mirror.serve.want import Wants
@@ -45,12 +46,16 @@ def want(www, names, **more):
 
 def test_status_carries_the_heartbeat_and_what_is_published(www):
     quarantined = [{"name": "evil", "rule": "r", "reason": "x", "since": None, "first_sight": True}]
+    denied = [{"name": "left-pad", "version": "1.0.0", "reason": "y", "since": None}]
     beat = {"format": 1, "at": "2026-11-21T10:00:00Z", "held": {"index": 1, "crates": 7}}
-    www.put_status(**beat, timestamp=0, quarantined=quarantined, expires={"bins": "2027-01-01"})
+    www.put_status(
+        **beat, timestamp=0, quarantined=quarantined, denied=denied, expires={"bins": "2027-01-01"}
+    )
     status = ask(www, "/api/v1/status")[0].json()
     assert (status["timestamp"], status["held"]) == (1, {"index": 1, "crates": 7})
     assert (status["mode"], status["trial"], status["ready"]) == ("cache", True, True)
-    assert status["quarantined"] == quarantined
+    assert status["quarantined"] == [{**quarantined[0], "kind": "quarantine"}]
+    assert status["denied"] == [{**denied[0], "rule": "?"}]
     assert status["expires"]["bins"] == "2027-01-01"
     assert status["expires"]["root"] == "2099-01-01T00:00:00Z"
     assert str(www.root) not in json.dumps(status)
@@ -66,7 +71,7 @@ def test_status_does_without_a_good_heartbeat(www, beat):
 
 def test_a_crate_says_which_versions_are_published_and_which_files_are_held(www):
     fields = ask(www, "/api/v1/crates/SERDE")[0].json()
-    assert (fields["name"], fields["timestamp"], fields["withheld"]) == ("Serde", 1, None)
+    assert (fields["name"], fields["timestamp"], fields["withheld"]) == ("Serde", 1, [])
     shown = [(v["version"], v["yanked"], v["held"]) for v in fields["versions"]]
     assert shown == [("1.0.0", False, True), ("1.1.0", True, False)]
 
@@ -97,7 +102,8 @@ def test_look_ups_stay_on_the_loop_and_reading_does_not(www):
 
     site = Site(www.root, WatchedPublications(www.root), WatchedFiles(www.root))
     wants = Wants(www.root.parent / "sync.sock", 1.0, lambda: 0.0)
-    answer = asyncio.run(Api(site, wants, "http://mirror", lambda: 0.0).crate("serde"))
+    api = Api(site, wants, Clients(()), "http://mirror", lambda: 0.0)
+    answer = asyncio.run(api.crate("serde"))
     assert answer.status_code == 200
     assert threads["target"] == {threading.get_ident()}
     assert threading.get_ident() not in threads["read"]
@@ -118,6 +124,17 @@ def test_a_withheld_crate_is_403_with_its_reason(www):
     www.publish()
     answer, _ = ask(www, "/api/v1/crates/evil")
     assert (answer.status_code, "line 7" in answer.json()["errors"][0]["detail"]) == (403, True)
+
+
+def test_a_crate_shows_which_versions_are_withheld_and_why(www):
+    www.put_note("serde", kind="deny", rule="operator", reason="it bites", versions=["1.0.0"])
+    www.publish()
+    fields = ask(www, "/api/v1/crates/serde")[0].json()
+    (entry,) = fields["withheld"]
+    assert (entry["kind"], entry["reason"], entry["versions"]) == ("deny", "it bites", ["1.0.0"])
+    denied, other = fields["versions"]
+    assert "denied by the operator of this mirror: it bites" in denied["withheld"]
+    assert other["withheld"] is None
 
 
 def test_before_the_first_publication_the_api_says_so(tmp_path):
@@ -148,12 +165,13 @@ def test_wanted_names_are_fetched_in_one_question(www):
 
     names = ["Tokio", "serde", "nope", "evil", "slow", "tokio"]
     reply, wants = want(www, names, answer=answer)
-    assert wants == [Want(names=("tokio", "nope", "evil", "slow"))]
+    assert wants == [Want(names=("tokio", "nope", "evil", "slow"), client="127.0.0.1")]
     assert reply.json() == {
         "timestamp": 2,
         "absent": ["nope"],
         "refused": {"evil": "bad ? line"},
         "pending": ["slow"],
+        "over_budget": [],
     }
 
 
@@ -164,6 +182,24 @@ def test_what_is_held_withheld_or_proved_absent_needs_no_sync(www):
     reply, _ = want(www, ["serde", "tokio", "evil"])
     assert (reply.status_code, reply.json()["absent"]) == (200, ["tokio"])
     assert (list(reply.json()["refused"]), reply.json()["pending"]) == (["evil"], [])
+
+
+def test_who_is_over_budget_for_every_name_gets_429(www):
+    spent = WantAnswer(over_budget=("tokio", "rand"))
+    reply, _ = want(www, ["tokio", "rand", "serde"], answer=lambda _: spent)
+    assert (reply.status_code, reply.headers["retry-after"]) == (429, "5")
+    assert "too many crates" in reply.json()["errors"][0]["detail"]
+
+
+def test_who_is_over_budget_for_some_names_gets_the_others_and_is_told_which(www):
+    def answer(question):
+        www.put_index("tokio", index_line("tokio", "1.0.0"))
+        return WantAnswer(www.publish(), over_budget=("rand",))
+
+    reply, _ = want(www, ["tokio", "rand"], answer=answer)
+    assert reply.status_code == 200
+    assert (reply.json()["pending"], reply.json()["over_budget"]) == (["rand"], ["rand"])
+    assert reply.json()["refused"] == {}
 
 
 def test_without_sync_a_want_is_503(www):

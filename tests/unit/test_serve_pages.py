@@ -45,6 +45,20 @@ def test_the_page_says_what_is_quarantined_and_why(www):
     assert "nothing of it is served" in page
 
 
+def test_the_page_says_what_is_held_back_and_what_is_denied(www):
+    held = {"name": "revenant", "kind": "hold", "rule": "returned", "reason": "another owner"}
+    denied = [
+        {"name": "left-pad", "version": None, "reason": "it left", "since": "2026-11-21T08:00:00Z"},
+        {"name": "serde", "version": "1.0.99", "reason": "it bites", "since": None},
+    ]
+    www.put_status(quarantined=[held], denied=denied)
+    page = front(www).text
+    quarantined, _, rest = page.partition("Held until the operator accepts it: 1")
+    assert "revenant" not in quarantined
+    for words in ("another owner", "Denied by the operator: 2", "it left", "serde 1.0.99"):
+        assert words in rest
+
+
 def test_everything_on_the_page_is_escaped(www):
     www.state = {**COMPLETE, "upstream": EVIL, "mode": EVIL, "signed_at": EVIL}
     www.publish()

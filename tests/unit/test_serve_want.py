@@ -7,6 +7,8 @@ from mirror.seam import Want, WantAnswer
 from mirror.serve.want import Became, Hints, Outcome, Wants
 from tests.fakes.sync import FakeSync
 
+HERE = "192.0.2.1"
+
 
 def through(run, script, *, answer=lambda _: WantAnswer(), **limits):
     """Run `script(wants, sync)` against a fake sync."""
@@ -21,21 +23,49 @@ def through(run, script, *, answer=lambda _: WantAnswer(), **limits):
 def test_identical_wants_are_one_question_and_different_ones_are_not(tmp_path):
     async def script(wants, sync):
         crate = CrateId("serde", "1.0.0")
-        questions = [wants.index_file("serde") for _ in range(5)] + [wants.crate(crate)] * 1
+        questions = [wants.index_file("serde", HERE) for _ in range(5)] + [
+            wants.crate(crate, HERE)
+        ] * 1
         outcomes = await asyncio.gather(*questions)
-        again = await wants.index_file("serde")
+        again = await wants.index_file("serde", HERE)
         return {*outcomes, again}, sync.asked()
 
     outcomes, asked = through(tmp_path, script)
     assert outcomes == {Outcome(Became.PUBLISHED)}
-    assert asked.count(Want(names=("serde",))) == 2
+    assert asked.count(Want(names=("serde",), client=HERE)) == 2
     assert len(asked) == 3
+
+
+def test_clients_who_ask_the_same_at_once_are_one_question(tmp_path):
+    async def script(wants, sync):
+        clients = [f"192.0.2.{number}" for number in range(50)]
+        outcomes = await asyncio.gather(*(wants.index_file("serde", each) for each in clients))
+        return set(outcomes), sync.asked()
+
+    outcomes, asked = through(tmp_path, script)
+    assert outcomes == {Outcome(Became.PUBLISHED)}
+    assert asked == [Want(names=("serde",), client="192.0.2.0")]
+
+
+def test_a_spent_budget_is_nobody_elses(tmp_path):
+    spent = "192.0.2.66"
+
+    def answer(want):
+        over = want.names if want.client == spent else ()
+        return WantAnswer(over_budget=over)
+
+    async def script(wants, _):
+        asking = [wants.index_file("serde", client) for client in (spent, HERE, HERE)]
+        return [outcome.became for outcome in await asyncio.gather(*asking)]
+
+    became = through(tmp_path, script, answer=answer)
+    assert became == [Became.OVER_BUDGET, Became.PUBLISHED, Became.PUBLISHED]
 
 
 def test_who_goes_away_does_not_end_the_question_of_others(tmp_path):
     async def script(wants, sync):
         sync.hold.clear()
-        first, second = (asyncio.create_task(wants.index_file("serde")) for _ in range(2))
+        first, second = (asyncio.create_task(wants.index_file("serde", HERE)) for _ in range(2))
         await sync.asked_once.wait()
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
@@ -48,12 +78,12 @@ def test_who_goes_away_does_not_end_the_question_of_others(tmp_path):
 def test_only_so_many_questions_are_open_at_a_time(tmp_path):
     async def script(wants, sync):
         sync.hold.clear()
-        first = asyncio.create_task(wants.index_file("serde"))
+        first = asyncio.create_task(wants.index_file("serde", HERE))
         await sync.asked_once.wait()
-        refused = await wants.index_file("tokio")
+        refused = await wants.index_file("tokio", HERE)
         sync.hold.set()
         await first
-        return refused, await wants.index_file("tokio")
+        return refused, await wants.index_file("tokio", HERE)
 
     refused, later = through(tmp_path, script, questions_max=1)
     assert (refused.became, later.became) == (Became.TOO_MANY, Became.PUBLISHED)
@@ -62,7 +92,7 @@ def test_only_so_many_questions_are_open_at_a_time(tmp_path):
 @pytest.mark.parametrize("line", [b"", b"x\n", b"[]\n", b'{"timestamp":[]}\n', b'{"refused":1}\n'])
 def test_an_answer_that_is_none_counts_as_nobody_there(tmp_path, line):
     async def script(wants, _):
-        return await wants.index_file("serde")
+        return await wants.index_file("serde", HERE)
 
     outcome = through(tmp_path, script, answer=lambda _: line)
     assert outcome.became is Became.NOBODY_THERE

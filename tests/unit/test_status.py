@@ -105,3 +105,15 @@ def test_a_heartbeat_that_is_none_is_named(mirror, content):
 def test_a_folder_without_a_mirror_is_wrong_usage(tmp_path):
     with pytest.raises(UsageError, match="no mirror here"):
         status.show(Config(data=tmp_path), now=NOW, as_json=False, out=io.StringIO())
+
+
+def test_what_is_denied_held_and_deleted_is_told(mirror):
+    denied = {"name": "evil", "version": "1.0.0", "reason": "a miner", "since": rfc3339(NOW - 60)}
+    held = {**QUARANTINED, "kind": "hold", "first_sight": True, "rule": "returned"}
+    beat(mirror, denied=[denied], quarantined=[held], deleted=3, held={"index": 1, "crates": 1})
+    code, text = show(mirror)
+    assert code == 1  # what is held waits for somebody; what is denied does not
+    assert "denied         evil@1.0.0: a miner (60 s ago)" in text
+    assert "held: serde" in text
+    assert "not published" in text
+    assert "upstream deleted 3" in text

@@ -60,7 +60,7 @@ async def test_a_disk_that_stays_full_leaves_names_missing(tmp_path):
             fill_under(config.spool)
             await asyncio.sleep(0.001)
         report, signer = sweep.result()
-        assert report.missing["spool: No space left on device"] == 5
+        assert report.missing["not stored (spool: No space left on device)"] == 5
         assert (report.missing_count, report.looked, report.changed) == (6, 0, 0)
         assert signer.sweeps[-1].missing == 6
         assert signer.files == {}

@@ -10,7 +10,7 @@ from mirror.core.names import CrateName
 from mirror.errors import UpstreamUnreachableError, UsageError
 from mirror.sync.changes import parse_names
 from mirror.sync.engine import run_sync
-from mirror.sync.values import Pace, SyncReport
+from mirror.sync.values import Pace, SyncReport, in_groups
 from tests.fakes.signer import FakeSigner
 from tests.fakes.upstream import EPOCH, FakeUpstream
 from tests.support.syncing import QUICK, Clock, in_loop, settings, sync_once, syncing, until
@@ -97,8 +97,8 @@ async def test_a_name_that_fails_is_missing_counted_by_reason_and_tried_again(tm
         report, signer = await sync_once(config)
         assert upstream.requests[ITOA] == 4
         assert report.missing == {
-            "upstream answered 500": 1,
-            "expected an index file, got a page of HTML": 1,
+            "of 500": 1,
+            "HTML instead of an index file": 1,
         }
         assert "4 looked at, 4 changed, 2 missing" in str(report)
         assert signer.sweeps[0].missing == 2
@@ -155,7 +155,7 @@ async def test_what_the_signer_never_looks_at_is_missing(tmp_path):
         signer = FakeSigner(config)
         signer.refuse_whole = ["a torn batch"] * 4
         report, _ = await sync_once(config, signer=signer)
-        assert report.missing == {"a torn batch": 6}
+        assert report.missing == {"not taken (a torn batch)": 6}
         assert (report.looked, report.changed) == (0, 0)
         assert signer.sweeps[0].missing == 6
         assert signer.files == {}
@@ -200,7 +200,7 @@ async def test_looks_of_a_clock_that_was_ahead_are_not_counted(tmp_path):
         await sync_once(config, clock=clock)
         upstream.fault(ITOA, "status", 500)
         report, signer = await sync_once(config)
-        assert report.missing == {"upstream answered 500": 1}
+        assert report.missing == {"of 500": 1}
         assert signer.sweeps[0].missing == 1
         assert signer.batches[-1].batch.confirmed is None
 
@@ -383,8 +383,14 @@ def test_a_line_that_is_no_name_is_told_with_its_number():
 
 
 def test_a_report_reads_as_one_line():
-    report = SyncReport(1485, 1485, 0, {"answered 500": 7, "wrong": 8}, {"x": "bad"})
+    missing = {"wrong sha256": 8, "of 500": 7}
+    report = SyncReport(stored=1485, missing=missing, is_list=True)
+    assert str(report) == "1,485 stored, 15 missing: 7 of 500, 8 wrong sha256; will retry"
+    report = SyncReport(6, 4, 2, 1, missing, refused={"x": "bad", "x 1.0.0": "bad"})
     assert str(report) == (
-        "1,485 looked at, 1,485 changed, 15 missing (8 wrong, 7 answered 500);"
-        " they are tried again, 1 refused"
+        "6 looked at, 4 changed, 2 absent upstream, 1 stored, 1 refused,"
+        " 15 missing: 7 of 500, 8 wrong sha256; will retry"
     )
+    assert str(SyncReport(6, stopped="too much")) == "6 looked at, 0 changed; stopped: too much"
+    many = {f"of {number}": number for number in range(500, 510)}
+    assert in_groups(many).endswith("509 of 509, 2,006 for other reasons")

@@ -158,6 +158,8 @@ async def test_a_seen_name_is_looked_at_behind_when_it_is_old(tmp_path):
             clock.ahead += config.max_age + 1
             await sync.want(seen=["itoa"])
             await until(lambda: upstream.answers[304] == 1)
+            while not (await sync.want(seen=["itoa"])).fresh_seconds < config.max_age:
+                await asyncio.sleep(0.01)  # until that look is over
             changed = upstream.read(ITOA) + index("itoa", version="9.0.0")
             upstream.put(ITOA, changed)
             clock.ahead += config.max_age + 1
@@ -353,7 +355,7 @@ def test_what_is_remembered_for_later_is_bounded_and_used_once():
 async def test_somebody_in_a_hurry_hurries_what_is_there_and_not_what_comes_next(tmp_path):
     life = Life(settings(tmp_path, "sparse+http://127.0.0.1:1/"), Clock(), Pace(bulk_age=60.0))
     cursors = Cursors(life.config.cursors)
-    outbox = Outbox(life, cursors, Ends(lambda *_: None, lambda *_: None))
+    outbox = Outbox(life, cursors, Ends(*[lambda *_: None] * 4))
     outbox.open()
     outbox.hurry()
     outbox.add_index(Cursor(CrateName("itoa")), b"{}", urgent=False)

@@ -1,4 +1,4 @@
-"""Cargo.lock, read for what has to be proven. It may come from a stranger's checkout.
+"""Cargo.lock, read for what it names. It may come from a stranger's checkout.
 
 Source of the format: cargo's `core/resolver/encode.rs`; all versions of it, 1 to 4.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mirror.core.names import CrateId
@@ -17,7 +16,6 @@ _CRATES_IO = (
     "registry+https://github.com/rust-lang/crates.io-index",
     "sparse+https://index.crates.io/",
 )
-_LOCK_MAX_BYTES = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,8 @@ class LockedCrate:
 class Lock:
     """What a lock file names."""
 
-    path: Path
+    where: str
+    """Its path, for people."""
     crates: tuple[LockedCrate, ...]
     not_covered: tuple[str, ...]
     """Packages of other registries and of git, as `name version (source)`."""
@@ -44,33 +43,23 @@ class Lock:
     """Packages without a source: the checkout's own."""
 
 
-def read_lock(path: Path) -> Lock:
-    """Read a lock file.
+def parse_lock(where: str, data: bytes) -> Lock:
+    """Read the bytes of a lock file; `where` they come from, for errors.
 
     Raises:
-        UsageError: it cannot be read, or is no lock file.
+        UsageError: it is no lock file.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(_LOCK_MAX_BYTES + 1)
-    except OSError as error:
-        raise UsageError(
-            f"{path}: cannot be read: {error.strerror}; name a lock file with --lock"
-        ) from error
-    if len(data) > _LOCK_MAX_BYTES:
-        raise UsageError(f"{path}: larger than {_LOCK_MAX_BYTES} bytes, so no lock file")
-    try:
-        fields = tomllib.loads(data.decode())
-        return _parse(path, fields)
+        return _parse(where, tomllib.loads(data.decode()))
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not a lock file: {error}") from error
+        raise UsageError(f"{where}: not a lock file: {error}") from error
     except (TypeError, AttributeError, KeyError) as error:
-        raise UsageError(f"{path}: not a lock file: a package lacks name or version") from error
+        raise UsageError(f"{where}: not a lock file: a package lacks name or version") from error
     except RejectedError as error:
-        raise UsageError(f"{path}: not a lock file: {error}") from error
+        raise UsageError(f"{where}: not a lock file: {error}") from error
 
 
-def _parse(path: Path, fields: dict[str, Any]) -> Lock:
+def _parse(where: str, fields: dict[str, Any]) -> Lock:
     crates: list[LockedCrate] = []
     others: list[str] = []
     packages = fields.get("package", [])
@@ -82,7 +71,7 @@ def _parse(path: Path, fields: dict[str, Any]) -> Lock:
         elif source is not None:
             others.append(f"{crate} ({source})")
     local = len(packages) - len(crates) - len(others)
-    return Lock(path, tuple(crates), tuple(others), local)
+    return Lock(where, tuple(crates), tuple(others), local)
 
 
 def _checksum(package: dict[str, Any], fields: dict[str, Any], crate: CrateId) -> str | None:

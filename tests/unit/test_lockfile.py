@@ -2,8 +2,8 @@
 
 import pytest
 
-from mirror.client.lock import read_lock
 from mirror.errors import UsageError
+from mirror.store.lockfile import read_lock
 from tests.support.mirror_folder import CRATES_IO, locked
 
 

@@ -1,0 +1,249 @@
+"""What an operator decides: deny, allow, accept.
+
+The order of each: the decision becomes durable in the ledger; then it is published; then what was
+withdrawn is unlinked. A crash in between is made good at the next start (recover.py), which does
+the last two again for every decision that stands.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mirror.core.index import find_entry, parse_index_file
+from mirror.core.layout import crate_file, target_path
+from mirror.core.names import CrateName
+from mirror.core.policy import Withheld
+from mirror.errors import RejectedError
+from mirror.seam import Done, Order, Verb
+from mirror.sign.parts import Parts
+from mirror.sign.signer import Signer
+from mirror.store.ledger import Quarantined
+from mirror.store.memory import Decided, pack
+
+log = logging.getLogger(__name__)
+
+_USAGE = 2
+_ARCHIVE_RULE = "archive"
+
+
+@dataclass(frozen=True, slots=True)
+class _CannotError(Exception):
+    """The order makes no sense as things are."""
+
+    text: str
+
+
+def obey(parts: Parts, signer: Signer, order: Order, *, now: float) -> Done:
+    """Carry out an order; when this returns it is published, and the files are gone.
+
+    Raises:
+        OSError: the disk. If the decision is durable, the next round or start finishes it.
+    """
+    act = {Verb.DENY: _deny, Verb.ALLOW: _allow, Verb.ACCEPT: _accept}[order.verb]
+    try:
+        text = act(parts, signer, order, now)
+    except _CannotError as error:
+        return Done(error.text, _USAGE)
+    log.info("%s", text)
+    return Done(text)
+
+
+def obey_again(parts: Parts, signer: Signer, *, now: float) -> None:
+    """Publish what every decision that stands comes to, and unlink what is denied.
+
+    Where nothing was left undone, nothing is done.
+    """
+    signer.reload_rules()
+    signer.apply_rules(now=now)
+    signer.swap_links()
+    for name in signer.rules.denials:
+        withdraw_denied(parts, signer, name)
+
+
+def _deny(parts: Parts, signer: Signer, order: Order, now: float) -> str:
+    reason = " ".join(order.reason.split())
+    if not reason or not reason.isprintable():
+        raise _CannotError("deny: say why, in one line of text: --reason TEXT; it is public")
+    decided = Decided(order.name, order.version, Verb.DENY, reason, now)
+    with parts.ledger.transaction():
+        parts.ledger.memory.put_decision(decided)
+        _write_down(parts, order, now)
+    parts.disk.sync()
+    _apply(signer, order.name, now=now)
+    count = withdraw_denied(parts, signer, order.name)
+    return f"{_subject(order)} is denied: {reason} ({count} files withdrawn)"
+
+
+def _allow(parts: Parts, signer: Signer, order: Order, now: float) -> str:
+    denials = signer.rules.denials.get(order.name, ())
+    if order.version not in [denial.version for denial in denials]:
+        others = ", ".join(_shown(order.name, denial) for denial in denials)
+        hint = f"; denied: {others}" if others else ""
+        raise _CannotError(f"{_subject(order)} is not denied{hint}")
+    with parts.ledger.transaction():
+        parts.ledger.memory.drop_decision(order.name, order.version, Verb.DENY)
+        _write_down(parts, order, now)
+    parts.disk.sync()
+    _apply(signer, order.name, now=now)
+    return f"{_subject(order)} is denied no longer; its crates are fetched again when asked for"
+
+
+def _accept(parts: Parts, signer: Signer, order: Order, now: float) -> str:
+    standing = {item.subject: item for item in parts.ledger.quarantined()}
+    if order.version is not None:
+        return _accept_crate(parts, signer, order, standing, now)
+    finding = standing.get(order.name)
+    if finding is None:
+        crates = [each for each in standing if each.lower().startswith(f"{order.name} ")]
+        hint = (
+            f"; what is: {', '.join(each.replace(' ', '@') for each in crates)}" if crates else ""
+        )
+        raise _CannotError(f"{order.name}: its index file is not quarantined{hint}")
+    data = parts.ledger.quarantined_bytes(order.name)
+    if data is None:
+        raise _CannotError(
+            f"{order.name}: {finding.reason}; nobody can accept that: only upstream can mend it"
+        )
+    _take_as_record(parts, signer, finding, data, order, now)
+    _apply(signer, order.name, now=now)
+    _drop_strange_crates(parts, signer, order.name, now=now)
+    return f"{order.name}: accepted what was refused ({finding.rule}); it is published"
+
+
+def _take_as_record(  # noqa: PLR0913, PLR0917 - what an acceptance is
+    parts: Parts, signer: Signer, finding: Quarantined, data: bytes, order: Order, now: float
+) -> None:
+    """From now on the bytes that were refused are what upstream is compared with."""
+    desk, name = signer.desk(now=now), order.name
+    desk.know([name])
+    try:
+        before = desk.record(name)
+        old = parse_index_file(name, before, desk.index_limits) if before else None
+    except RejectedError:
+        old = None  # Lost on our disk: there is nothing to remember of it.
+    versions = parse_index_file(name, data, desk.index_limits).by_version()
+    gone = [entry for entry in (old.entries if old else ()) if entry.crate.version not in versions]
+    number = parts.publisher.timestamp_version
+    with parts.ledger.transaction():
+        memory = parts.ledger.memory
+        memory.put_records({name: pack(data)}, number=number)
+        memory.put_deletions({name: None}, number=number)
+        memory.drop_older([name])
+        memory.put_tombstones(((name, e.crate.version, e.cksum) for e in gone), at=now)
+        parts.ledger.release(name)
+        _write_down(parts, order, now, rule=finding.rule, sha256=finding.sha256)
+    parts.disk.sync()
+
+
+def _accept_crate(
+    parts: Parts, signer: Signer, order: Order, standing: dict[str, Quarantined], now: float
+) -> str:
+    wanted = f"{order.name} {order.version}"
+    found = next((each for each in standing if each.lower() == wanted.lower()), None)
+    if found is None:
+        hint = (
+            f"; {order.name} as a whole is: leave the version out" if order.name in standing else ""
+        )
+        raise _CannotError(f"{_subject(order)}: that crate is not quarantined{hint}")
+    if standing[found].rule != _ARCHIVE_RULE:
+        raise _CannotError(
+            f"{standing[found].reason}; nobody can accept that: a crate's bytes are those its"
+            " index line names, or none"
+        )
+    desk = signer.desk(now=now)
+    desk.know([order.name])
+    record = desk.record(order.name)
+    entry = find_entry(record, order.name, order.version or "") if record else None
+    if entry is None:
+        raise _CannotError(f"{_subject(order)}: no index line names it any more")
+    decided = Decided(order.name, order.version, Verb.ACCEPT, "", now, entry.cksum)
+    with parts.ledger.transaction():
+        parts.ledger.memory.put_decision(decided)
+        parts.ledger.release(found)
+        _write_down(parts, order, now, sha256=entry.cksum)
+    parts.disk.sync()
+    signer.reload_rules()
+    return (
+        f"{_subject(order)}: its archive (sha256 {entry.cksum[:8]}…) is accepted as it is;"
+        " it is fetched again when it is next asked for"
+    )
+
+
+def _apply(signer: Signer, name: CrateName, *, now: float) -> None:
+    """Publish what the rules make of one crate now."""
+    signer.reload_rules()
+    desk = signer.desk(now=now)
+    desk.know([name])
+    with signer.publishing(desk):
+        try:
+            desk.decide_again(name)
+        except RejectedError:
+            # What we published is lost on our disk: a denial must hold all the same.
+            desk.decide(name, None)
+    signer.swap_links()
+
+
+def withdraw_denied(parts: Parts, signer: Signer, name: CrateName) -> int:
+    """Unlink what is denied of a name, whatever publication names it; return how many files."""
+    denials = signer.rules.denials.get(name, ())
+    if not denials:
+        return 0
+    target = parts.publisher.lookup(target_path(name))
+    stale = parts.www.target_files(target_path(name), but=target.sha256 if target else "")
+    crates = [file for file, _ in parts.ledger.crates_of(name) if _is_denied(file, name, denials)]
+    if target is None:
+        parts.www.unlink_index(target_path(name))
+    for file in (*stale, *crates):
+        parts.www.remove(file)
+    with parts.ledger.transaction():
+        parts.ledger.revive(stale)
+        for file in crates:
+            parts.ledger.drop_crate(file)
+    parts.disk.sync()
+    return len(stale) + len(crates)
+
+
+def _is_denied(file: str, name: CrateName, denials: Iterable[Withheld]) -> bool:
+    # The name without its case has the same length, so the version begins at the same place.
+    version = file.rpartition("/")[2][len(name) + 1 :].removesuffix(".crate")
+    return any(denial.version in (None, version) for denial in denials)
+
+
+def _drop_strange_crates(parts: Parts, signer: Signer, name: CrateName, *, now: float) -> None:
+    """Drop crates whose checksum the accepted index file names no longer."""
+    desk = signer.desk(now=now)
+    desk.know([name])
+    record = desk.record(name)
+    entries = parse_index_file(name, record, desk.index_limits).entries if record else ()
+    named = {crate_file(entry.crate): entry.cksum for entry in entries}
+    strange = [
+        file
+        for file, sha256 in parts.ledger.crates_of(name)
+        if named.get(file) not in (None, sha256)
+    ]
+    for file in strange:
+        parts.www.remove(file)
+    with parts.ledger.transaction():
+        for file in strange:
+            parts.ledger.drop_crate(file)
+
+
+def _write_down(parts: Parts, order: Order, now: float, **more: str) -> None:
+    record = {
+        "event": order.verb,
+        "at": now,
+        "name": order.name,
+        "version": order.version,
+        "reason": order.reason,
+    }
+    parts.ledger.append(parts.publisher.timestamp_version, {**record, **more})
+
+
+def _subject(order: Order) -> str:
+    return order.name if order.version is None else f"{order.name}@{order.version}"
+
+
+def _shown(name: CrateName, denial: Withheld) -> str:
+    return name if denial.version is None else f"{name}@{denial.version}"

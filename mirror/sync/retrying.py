@@ -1,0 +1,165 @@
+"""What is wanted and missing, and when it is asked for again.
+
+On the list comes what somebody wanted or the operator lists, and could not be had: upstream gave no
+usable answer, or the signer refused the crate that it gave. It leaves when it is there, when
+upstream says that there is no such thing, or when it is not followed any more. A wish that no
+sweep, list or held file backs ends after a week: else nonsense would stay for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+from mirror.core.names import CrateId, CrateName
+from mirror.core.plan import (
+    RETRY_FOR_SECONDS,
+    RETRY_LONGEST_SECONDS,
+    Known,
+    Retry,
+    Trouble,
+    retry_wait,
+)
+from mirror.store.cursors import Cursors
+from mirror.sync.following import Following
+from mirror.sync.values import Kind, Life, Result, in_groups
+
+logger = logging.getLogger(__name__)
+
+ROUND_MAX = 1_000
+"""So many are tried in one round."""
+_WRONG_SHA256 = re.compile(r"expected (sha256|cksum)\b")
+_DOUBT = Result(Kind.FAILED, "upstream says that it is gone", short="gone upstream")
+
+
+class Retrying:
+    """The list of one process."""
+
+    def __init__(self, life: Life, cursors: Cursors, following: Following) -> None:
+        self._clock = life.clock
+        self._first = life.pace.retry_first
+        self._refused_first = min(life.config.max_age, RETRY_LONGEST_SECONDS)
+        self._cursors = cursors
+        self._all = cursors.retries
+        self._following = following
+        self._said = ""
+
+    def landed(self, key: str, result: Result, wanted: bool) -> None:
+        """Take note of the end of a flight."""
+        if result.kind is Kind.FAILED:
+            if wanted or self._all.get(key) is not None:
+                self.failed({key: result})
+        elif result.kind is Kind.REFUSED and " " in key:
+            short = short_refusal(result.reason)
+            self._put(key, Trouble.REFUSED, replace(result, short=short), self._refused_first)
+            self._cursors.save()
+        elif self._all.drop(key):
+            self._cursors.save()
+
+    def failed(self, results: dict[str, Result]) -> None:
+        """Put these on the list: upstream gave no usable answer for them."""
+        for key, result in results.items():
+            self._put(key, Trouble.FAILED, result, self._first)
+        self._cursors.save()
+
+    def doubted(self, name: CrateName, at: float) -> None:
+        """Have a name looked at again at that time or soon after: upstream says it is gone."""
+        retry = Retry(name, Trouble.DOUBTED, _DOUBT.short, _DOUBT.reason, self._clock(), 0, at)
+        self._all.put(retry)
+        self._cursors.save()
+
+    def due(self) -> list[Retry]:
+        """Return what is to be tried now, the longest due first."""
+        now = self._clock()
+        due = [retry for retry in self._all if retry.is_due(now)]
+        return sorted(due, key=lambda retry: retry.due_at)[:ROUND_MAX]
+
+    def next_due(self) -> float | None:
+        """Return when something is to be tried."""
+        return min((retry.due_at for retry in self._all), default=None)
+
+    def wants(self, key: str) -> bool:
+        """Whether this is on the list."""
+        return self._all.get(key) is not None
+
+    def all_due(self) -> list[Retry]:
+        """Return everything, for a sweep: it tries what is missing, and what is doubted if due."""
+        now = self._clock()
+        return [retry for retry in self._all if retry.is_missing or retry.is_due(now)]
+
+    def prune(self, held: Iterable[str] = ()) -> None:
+        """Drop what is not followed any more, and what is held by now."""
+        gone = [retry.key for retry in self._all if not self._is_followed(retry.key)]
+        for key in (*gone, *held):
+            self._all.drop(key)
+        self._cursors.save()
+
+    def missing(self) -> Counter[str]:
+        """Count what is missing, by what it has in common; a crate and its index file are one."""
+        missing = {retry.key: retry.short for retry in self._all if retry.is_missing}
+        names = {key: crate_of(key).canonical_name for key in missing if " " in key}
+        told = set(names.values())
+        return Counter(
+            missing.get(names[key], short) if key in names else short
+            for key, short in missing.items()
+            if key not in told
+        )
+
+    def say_if_changed(self) -> None:
+        """Log how much is missing, if that is news."""
+        missing = self.missing()
+        text = in_groups(missing) if missing else ""
+        if text == self._said:
+            return
+        self._said = text
+        if text:
+            logger.warning("%s; tried again by itself, at most an hour apart", text)
+        else:
+            logger.info("nothing is missing any more")
+
+    def _put(self, key: str, trouble: Trouble, result: Result, first: float) -> None:
+        now = self._clock()
+        before = self._all.get(key) or Retry(key, trouble, "", "", now, -1, now)
+        if before.since + RETRY_FOR_SECONDS < now and not self._is_backed(key):
+            logger.info("%s: given up after a week: %s", key, result.reason)
+            self._all.drop(key)
+            return
+        tries, due_at = before.tries, before.due_at
+        if result.unreachable:
+            # It says nothing about this one: the wait does not grow.
+            tries, due_at = max(tries, 0), now + first
+        elif before.is_due(now):
+            tries += 1
+            due_at = now + retry_wait(tries, first)
+        # A doubted name is there, whatever happens to the second look.
+        kept = before.trouble if before.trouble is Trouble.DOUBTED else trouble
+        self._all.put(Retry(key, kept, result.short, result.reason, before.since, tries, due_at))
+
+    def _is_followed(self, key: str) -> bool:
+        if " " in key:
+            return self._following.may_fetch_crate(crate_of(key))
+        return self._following.may_fetch(CrateName(key))
+
+    def _is_backed(self, key: str) -> bool:
+        """Whether there is more behind it than that somebody asked once."""
+        if " " in key:
+            return self._following.is_list
+        cursor = self._cursors.get(CrateName(key))
+        held = cursor is not None and cursor.known in (Known.PUBLISHED, Known.REFUSED)
+        return held or self._following.whole_source
+
+
+def crate_of(key: str) -> CrateId:
+    """Return the crate that `name version` stands for."""
+    name, _, version = key.partition(" ")
+    return CrateId(name, version)
+
+
+def short_refusal(reason: str) -> str:
+    """Return what a refusal of the signer has in common with many others."""
+    if "expected the lock's " in reason:
+        return "other than in the lock"
+    return "wrong sha256" if _WRONG_SHA256.search(reason) else "refused by the audit"
