@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
 from mirror.core.archive import ArchiveLimits
 from mirror.core.audit import audit_index_file, audit_return
 from mirror.core.batch import FetchedCrate, Look, Outcome, Sweeping
-from mirror.core.index import IndexEntry, find_entry, parse_index_file
+from mirror.core.index import IndexEntry, IndexFile, find_entry, parse_index_file
 from mirror.core.layout import target_path
-from mirror.core.names import CrateName
+from mirror.core.names import CrateId, CrateName
 from mirror.core.policy import WithheldKind
-from mirror.core.verify import verify_crate
+from mirror.core.verify import VerifiedCrate, verify_crate
 from mirror.errors import (
     AuditError,
     DeniedError,
@@ -88,6 +90,8 @@ class Examiner:
         self._desk = desk
         self._archive = archive
         self._watch = watch
+        self._undecided: dict[CrateName, IndexFile] = {}
+        """Mode list: what an index file names depends on the crates behind it in the batch."""
 
     def add(self, reader: BatchReader) -> Verdict:
         """Examine one batch.
@@ -101,6 +105,7 @@ class Examiner:
             return self._add(reader)
         except MalformedMessageError:
             self._desk.examined = before  # Nothing of such a batch is believed.
+            self._undecided = {}
             raise
 
     def _add(self, reader: BatchReader) -> Verdict:
@@ -110,13 +115,10 @@ class Examiner:
         self._desk.know(names)
         verdict = Verdict()
         self._look_at_all(reader, verdict)
-        for fetched in batch.crates:
-            subject = str(fetched.crate)
-            error = _refusal(subject, partial(self._crate, fetched, reader))
-            if error:
-                verdict.refused[subject] = str(error)
-                if not isinstance(error, _NO_FINDING):
-                    self._note_finding(subject, error, first_sight=False)
+        self._take_crates(reader, verdict)
+        for name, file in self._undecided.items():
+            self._desk.decide(name, file)
+        self._undecided = {}
         done = self._desk.examined
         done.sources.append(batch.source)
         if batch.sweep and not (self._watch.stopped and batch.sweep.began == self._watch.began):
@@ -173,7 +175,10 @@ class Examiner:
         for remark in remarks:
             log.info("%s: %s", name, remark)
         self._forget_finding(name)
-        desk.decide(name, file)
+        if desk.rules.listed is None:
+            desk.decide(name, file)
+        else:
+            self._undecided[name] = file
 
     def _restore(self, name: CrateName, data: bytes) -> None:
         path = target_path(name)
@@ -250,39 +255,84 @@ class Examiner:
 
     # Crates
 
-    def _crate(self, fetched: FetchedCrate, reader: BatchReader) -> None:
-        desk, crate = self._desk, fetched.crate
-        entry = self._entry(fetched)
+    def _take_crates(self, reader: BatchReader, verdict: Verdict) -> None:
+        """Verify all crates of a batch; hashing and unpacking go on in all cores."""
+        jobs = [_Job(fetched) for fetched in reader.batch.crates]
+        for job in jobs:
+            job.refusal = _refusal(str(job.fetched.crate), partial(self._find_entry, job))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for job, refusal in zip(
+                jobs, pool.map(partial(self._verify, reader), jobs), strict=True
+            ):
+                subject = str(job.fetched.crate)
+                error = refusal or _refusal(subject, partial(self._take, job))
+                if error:
+                    verdict.refused[subject] = str(error)
+                    if not isinstance(error, _NO_FINDING):
+                        self._note_finding(subject, error, first_sight=False)
+
+    def _verify(self, reader: BatchReader, job: _Job) -> RejectedError | None:
+        """Verify one crate; any thread may."""
+        subject = str(job.fetched.crate)
+        return job.refusal or _refusal(subject, partial(self._read_and_verify, reader, job))
+
+    def _read_and_verify(self, reader: BatchReader, job: _Job) -> None:
+        fetched, entry, limits = job.fetched, job.entry, self._archive
+        assert entry
         with reader.open_crate(fetched.file) as stream:
-            data = stream.read(self._archive.file_max_bytes + 1)
-        if len(data) < min(fetched.length, self._archive.file_max_bytes):
+            data = stream.read(limits.file_max_bytes + 1)
+        if len(data) < min(fetched.length, limits.file_max_bytes):
             raise MalformedMessageError(fetched.file, f"{fetched.length} bytes", f"{len(data)}")
-        accepted = (crate.canonical_name, crate.version, entry.cksum) in desk.rules.accepted
-        verified = verify_crate(entry, data, self._archive, accepted=accepted)
+        key = (fetched.crate.canonical_name, fetched.crate.version, entry.cksum)
+        job.verified = verify_crate(entry, data, limits, accepted=key in self._desk.rules.accepted)
+
+    def _take(self, job: _Job) -> None:
+        desk, crate, verified = self._desk, job.fetched.crate, job.verified
+        assert verified
+        job.verified = None  # What is written need not stay in memory.
         desk.examined.crates[crate] = desk.www.stage_crate(verified)
         self._forget_finding(str(crate))
-        if desk.rules.listed is not None:
-            # The index file of a list names what is held, and this is about to be.
-            desk.decide_again(crate.canonical_name)
 
-    def _entry(self, fetched: FetchedCrate) -> IndexEntry:
-        """Return the line that passed the audit, of a crate that may be held."""
-        desk, crate, subject = self._desk, fetched.crate, str(fetched.crate)
+    def _find_entry(self, job: _Job) -> None:
+        """Find the line that passed the audit, of a crate that may be held."""
+        desk, crate, subject = self._desk, job.fetched.crate, str(job.fetched.crate)
         name = crate.canonical_name
         denial = desk.rules.denial_of(name, crate.version)
         if denial:
             raise DeniedError(subject, "a crate that may be held", f"denied: {denial.reason}")
-        record = desk.record(name)
-        entry = find_entry(record, name, crate.version) if record else None
+        if desk.rules.listed is None:
+            record = desk.record(name)
+            entry = find_entry(record, name, crate.version) if record else None
+        else:
+            entry = self._listed_entry(crate)
         if entry is None or entry.crate != crate:
             raise UnsignedError(subject, "a signed index line that names it", "none")
-        if desk.rules.listed is not None:
-            locked = desk.rules.listed.get(name, {}).get(crate.version)
-            if locked is None:
-                raise UnsignedError(subject, "a crate on this mirror's list", "none")
-            if locked.checksum not in (None, entry.cksum):
-                raise LockMismatchError(subject, f"the lock's {locked.checksum}", entry.cksum)
+        job.entry = entry
+
+    def _listed_entry(self, crate: CrateId) -> IndexEntry | None:
+        desk, name = self._desk, crate.canonical_name
+        locked = (desk.rules.listed or {}).get(name, {}).get(crate.version)
+        if locked is None:
+            raise UnsignedError(str(crate), "a crate on this mirror's list", "none")
+        if name not in self._undecided:
+            record = desk.record(name)
+            if record is None:
+                return None
+            self._undecided[name] = parse_index_file(name, record, desk.index_limits)
+        entry = self._undecided[name].by_version().get(crate.version)
+        if entry and locked.checksum not in (None, entry.cksum):
+            raise LockMismatchError(str(crate), f"the lock's {locked.checksum}", entry.cksum)
         return entry
+
+
+@dataclass(slots=True)
+class _Job:
+    """One crate on its way through the batch."""
+
+    fetched: FetchedCrate
+    entry: IndexEntry | None = None
+    verified: VerifiedCrate | None = None
+    refusal: RejectedError | None = None
 
 
 def _refusal(subject: str, examine: Callable[[], None]) -> RejectedError | None:

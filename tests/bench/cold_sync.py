@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 import uvloop
 
-from mirror.sync.transport import PyreqwestTransport
+from mirror.sync.transport import PyreqwestTransport, TimeLimits
 from tests.support.nginx import nginx_over
 
 
@@ -45,7 +45,7 @@ def crateseal(*args):
 async def bare(base, folder, jobs=64):
     """Fetch everything with the bare transport, throw it away."""
     paths = iter([str(p.relative_to(folder)) for p in folder.glob("*/**/*") if p.is_file()])
-    transport = PyreqwestTransport(connect_timeout=5, stall_timeout=10)
+    transport = PyreqwestTransport(TimeLimits(5, 10, 10))
 
     async def worker():
         for path in paths:

@@ -22,7 +22,7 @@ import uvloop
 
 from mirror.config import Config
 from mirror.sync.engine import run_sync
-from mirror.sync.transport import PyreqwestTransport
+from mirror.sync.transport import PyreqwestTransport, TimeLimits
 from tests.fakes.signer import FakeSigner
 from tests.support.nginx import nginx_over
 
@@ -34,7 +34,9 @@ class ThroughClient:
     """httpx's client with our transport in it."""
 
     def __init__(self):
-        self._client = httpx.AsyncClient(transport=PyreqwestTransport(5, 10), timeout=None)
+        self._client = httpx.AsyncClient(
+            transport=PyreqwestTransport(TimeLimits(5, 10, 10)), timeout=None
+        )
 
     async def fetch(self, url):
         async with self._client.stream("GET", url, headers=HEADERS) as answer:
@@ -64,7 +66,7 @@ class Direct:
 
 def transports():
     limits = httpx.Limits(max_connections=JOBS, max_keepalive_connections=JOBS)
-    yield "ours (pyreqwest)", lambda: Direct(PyreqwestTransport(5, 10))
+    yield "ours (pyreqwest)", lambda: Direct(PyreqwestTransport(TimeLimits(5, 10, 10)))
     yield "ours, through httpx's client", ThroughClient
     with contextlib.suppress(ImportError):  # not among our dependencies
         yield "httpx-aiohttp", _aiohttp()
