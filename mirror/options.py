@@ -15,9 +15,10 @@ from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mirror.config import ENV_PREFIX, FLAG, Config, Kind, as_text
+from mirror.config import ENV_PREFIX, Config, as_text
 from mirror.core.layout import STATE_FIELD
 from mirror.errors import UsageError
+from mirror.kinds import FLAG, Kind
 
 DEFAULT_FILE = "mirror.toml"
 CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"

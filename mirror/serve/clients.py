@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
-from mirror.config import Network
+from mirror.kinds import Network
 from mirror.serve.answers import Scope
 
 HOPS_MAX = 32

@@ -159,7 +159,7 @@ class Signer:
                 publisher.extra,
                 policy=self.rules.digest,
                 held=held,
-                sweep=done.sweep if self._all_listed_are_held(done) else None,
+                sweep=done.sweep if done.sweep and self._all_listed_are_held(done) else None,
                 confirmed=done.confirmed,
                 now=now,
             )

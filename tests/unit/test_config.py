@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirror.config import Config, parse_duration, parse_size
+from mirror.config import Config
 from mirror.errors import UsageError
+from mirror.kinds import parse_duration, parse_size
 from mirror.options import client_options, load_config, settings_table, show_duration
 
 README = Path(__file__).parents[2] / "README.md"
