@@ -14,11 +14,13 @@
     │   │   ├── FeaturesChangedError
     │   │   ├── LinksChangedError
     │   │   ├── PubtimeChangedError
+    │   │   ├── LostRecordError
     │   │   └── ReturnedError
     │   ├── LockMismatchError
     │   ├── CksumMismatchError
     │   ├── ArchiveError
     │   ├── DeniedError
+    │   ├── OwnMistakeError
     │   └── UnsignedError
     ├── UpstreamError              not there or not well: retry with back-off
     │   ├── UpstreamUnreachableError
@@ -125,6 +127,10 @@ class ReturnedError(AuditError):
     """A crate that upstream deleted is back, and may be somebody else's: held."""
 
 
+class LostRecordError(AuditError):
+    """What was published is lost on our own disk, so that there is nothing to compare with."""
+
+
 class LockMismatchError(RejectedError):
     """Upstream's checksum is not the one in the lock file that lists the crate."""
 
@@ -135,6 +141,10 @@ class CksumMismatchError(RejectedError):
 
 class DeniedError(RejectedError):
     """The operator denies it. Nothing is wrong that upstream could mend: no finding."""
+
+
+class OwnMistakeError(RejectedError):
+    """A mistake of ours that some bytes brought out; they are refused, and their neighbours go on."""
 
 
 class UnsignedError(RejectedError):

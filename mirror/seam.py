@@ -167,6 +167,7 @@ def parse_settled(line: bytes) -> Settled:
         timestamp=int(fields.get("timestamp", 0)),
         refused=_texts(fields, "refused"),
         refused_whole=str(fields.get("refused_whole", "")),
+        denied=tuple(str(name) for name in fields.get("denied", ())),
         doubted={name: float(at) for name, at in _map(fields, "doubted").items()},
         stopped=str(fields.get("stopped", "")),
         unexamined=tuple(str(name) for name in fields.get("unexamined", ())),
@@ -187,7 +188,7 @@ def parse_order(line: bytes) -> Order:
             Verb(fields["verb"]),
             crate.canonical_name,
             None if version is None else crate.version,
-            str(fields.get("reason", ""))[:REASON_MAX_CHARS],
+            str(fields.get("reason", "")),
         )
     except (RejectedError, KeyError, ValueError) as error:
         raise MalformedMessageError(

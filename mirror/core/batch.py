@@ -108,6 +108,8 @@ class Settled:
     """Canonical name, or `name version` of a crate file -> reason."""
     refused_whole: str = ""
     """Why nothing of the batch was looked at; everything in it must be fetched again."""
+    denied: tuple[str, ...] = ()
+    """Of what was refused, what the operator denies: nothing that a later try could mend."""
     doubted: Mapping[str, float] = field(default_factory=dict)
     """Names upstream says are gone that stay published until a second look says so too -> the time
     from which on that look counts, seconds since 1970."""

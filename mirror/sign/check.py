@@ -176,7 +176,7 @@ class Checker:
 
     def _cut(self, name: CrateName, denied: set[str | None]) -> Iterator[Finding]:
         published, record = self._index_file_of(name), self._ledger.memory.record(name)
-        upstream = set((record or published or b"").splitlines())
+        upstream = set((record or published or b"").split(b"\n"))
         try:
             entries = parse_index_file(name, published, IndexLimits()).entries if published else ()
         except RejectedError as error:

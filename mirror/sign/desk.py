@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
 
 from mirror.core.audit import Tombstones
 from mirror.core.batch import Sweep
 from mirror.core.index import IndexFile, IndexLimits, parse_index_file
-from mirror.core.layout import crate_file, note_path, target_path
+from mirror.core.layout import INDEX, STATE_FIELD, crate_file, note_path, target_path
 from mirror.core.names import CrateId, CrateName
 from mirror.core.policy import Facts, Withheld, WithheldKind, decide
-from mirror.errors import CksumMismatchError
+from mirror.errors import LostRecordError
 from mirror.sign.parts import Parts
 from mirror.sign.rules import Rules
 from mirror.store.ledger import Quarantined
@@ -58,7 +59,9 @@ class Examined:
 class Desk:
     """Where one publication is put together. Make a new one for the next."""
 
-    def __init__(self, parts: Parts, rules: Rules, *, now: float) -> None:
+    def __init__(
+        self, parts: Parts, rules: Rules, marked: AbstractSet[CrateName], *, now: float
+    ) -> None:
         self.www = parts.www
         self.ledger = parts.ledger
         self.rules = rules
@@ -69,7 +72,10 @@ class Desk:
         self._lookup_all = parts.publisher.lookup_all
         self._known: dict[str, Target | None] = {}
         self._quarantined = {item.subject: item for item in parts.ledger.quarantined()}
-        self._marked = parts.ledger.memory.marked_names()
+        self._marked = marked
+        held = parts.publisher.extra.get(STATE_FIELD, {}).get("held", {}).get(INDEX, 0)
+        self.published_count: int = held
+        """How many index files are published."""
 
     def know(self, names: Iterable[CrateName]) -> None:
         """Look up what is published of these names: all at once, so that each bin is read once."""
@@ -90,6 +96,11 @@ class Desk:
         if subject in self.examined.released:
             return None
         return self.examined.findings.get(subject) or self._quarantined.get(subject)
+
+    def quarantined_crates(self, name: CrateName) -> list[str]:
+        """Return the crates of a name, as `name version`, of which a finding stands."""
+        subjects = self._quarantined.keys() | self.examined.findings.keys()
+        return [each for each in subjects if each.lower().startswith(f"{name} ")]
 
     # What is remembered of a crate
 
@@ -124,7 +135,7 @@ class Desk:
         """Return the last upstream bytes that passed the audit; None: there are none.
 
         Raises:
-            CksumMismatchError: they were published, and are lost or damaged on our disk.
+            LostRecordError: they were published, and are lost or damaged on our disk.
         """
         own = self._own_record(name)
         if own is not None:
@@ -136,7 +147,7 @@ class Desk:
         data = self.www.read_target(path, current.sha256)
         if data is None:
             # Without the bytes we signed there is nothing to compare with.
-            raise CksumMismatchError(path, f"sha256 {current.sha256} on our disk", "other bytes")
+            raise LostRecordError(path, f"sha256 {current.sha256} on our own disk", "other bytes")
         return data
 
     def _own_record(self, name: CrateName) -> bytes | None:
@@ -145,9 +156,12 @@ class Desk:
             return zlib.decompress(packed) if packed is not None else None
         return self.ledger.memory.record(name) if self.is_marked(name) else None
 
-    def holds(self, crate: CrateId) -> bool:
-        """Whether a crate file is held, or about to be."""
-        return crate in self.examined.crates or self.ledger.holds_crate(crate_file(crate))
+    def holds(self, crate: CrateId, cksum: str) -> bool:
+        """Whether a crate file with this checksum is held, or about to be."""
+        staged = self.examined.crates.get(crate)
+        if staged is not None:
+            return staged.sha256 == cksum
+        return self.ledger.holds_crate(crate_file(crate), cksum)
 
     # What is published
 
@@ -156,16 +170,32 @@ class Desk:
         decision = decide(name, file, self._facts(name, file))
         self._put(target_path(name), decision.data)
         self._put(note_path(name), decision.note)
+        self._drop_crates(name, file)
         if file is not None and decision.data != file.data:
             self.examined.records[name] = pack(file.data)
         elif self.is_marked(name) or name in self.examined.records:
             self.examined.records[name] = None
 
+    def _drop_crates(self, name: CrateName, file: IndexFile | None) -> None:
+        """Drop the held crates of which a line says another checksum, or that are to go."""
+        if not self.is_marked(name) and name not in self.examined.deletions:
+            return  # Nothing was overruled: the audit keeps checksums as they are.
+        if file is None:
+            if self.drop_deleted and self.deletion(name):
+                self.examined.dropped.update(held for held, _ in self.ledger.crates_of(name))
+            return
+        named = {crate_file(entry.crate): entry.cksum for entry in file.by_version().values()}
+        self.examined.dropped.update(
+            held
+            for held, sha256 in self.ledger.crates_of(name)
+            if named.get(held, sha256) != sha256
+        )
+
     def decide_again(self, name: CrateName) -> None:
         """Do so for the bytes that passed last: a rule changed, or a crate came.
 
         Raises:
-            CksumMismatchError: those bytes are lost or damaged on our disk.
+            LostRecordError: those bytes are lost or damaged on our disk.
         """
         data = self.record(name)
         file = None if data is None else parse_index_file(name, data, self.index_limits)
@@ -186,9 +216,10 @@ class Desk:
         entries = file.by_version() if file else {}
         return frozenset(
             version
-            for version in listed
-            if version in entries
-            and (self.rules.denial_of(name, version) or self.holds(entries[version].crate))
+            for version, locked in listed.items()
+            if (entry := entries.get(version))
+            and locked.checksum in (None, entry.cksum)
+            and (self.rules.denial_of(name, version) or self.holds(entry.crate, entry.cksum))
         )
 
     def _put(self, path: str, data: bytes | None) -> None:

@@ -15,7 +15,7 @@ from functools import partial
 
 from mirror.core.archive import ArchiveLimits
 from mirror.core.audit import audit_index_file, audit_return
-from mirror.core.batch import FetchedCrate, Look, Outcome, Sweeping
+from mirror.core.batch import FetchedCrate, Look, Outcome
 from mirror.core.index import IndexEntry, IndexFile, find_entry, parse_index_file
 from mirror.core.layout import target_path
 from mirror.core.names import CrateId, CrateName
@@ -26,11 +26,13 @@ from mirror.errors import (
     DeniedError,
     LockMismatchError,
     MalformedMessageError,
+    OwnMistakeError,
     RejectedError,
     ReturnedError,
     UnsignedError,
 )
 from mirror.sign.desk import Desk
+from mirror.sign.watch import Watch
 from mirror.store.ledger import Quarantined
 from mirror.store.memory import Deletion, pack
 from mirror.store.spool import BatchReader
@@ -41,38 +43,8 @@ DOUBT_SECONDS = 900.0
 """A crate is deleted when two looks that lie so far apart, at least, find it gone."""
 DOUBT_ENDS_SECONDS = 2 * 86400.0
 """A first look that is older than this says nothing any more: it may have been back since."""
-_FINDINGS_MIN = 10
-"""So many findings never stop a sweep."""
 _NO_FINDING = (UnsignedError, DeniedError)
 """Who asked was wrong, or the operator said no: nothing is wrong with a crate."""
-
-
-@dataclass(slots=True)
-class SweepWatch:
-    """How many files of the sweep under way turned into findings."""
-
-    percent: float
-    began: float = 0.0
-    stopped: str = ""
-    """Why it was stopped."""
-    _findings: set[str] = field(default_factory=set)
-
-    def look_at(self, sweeping: Sweeping) -> None:
-        """Take note of the sweep that a batch is part of."""
-        if sweeping.began != self.began:
-            self.began, self.stopped, self._findings = sweeping.began, "", set()
-
-    def note(self, name: CrateName, sweeping: Sweeping) -> None:
-        """Count a finding; one too many stops the sweep."""
-        self._findings.add(name)
-        found, most = len(self._findings), max(_FINDINGS_MIN, sweeping.names * self.percent / 100)
-        if found > most and not self.stopped:
-            some = ", ".join(sorted(self._findings)[:3])
-            self.stopped = (
-                f"sweep stopped: {found} of {sweeping.names:,} index files were refused"
-                f" ({some}, …); if upstream is right, accept them or raise findings_percent"
-            )
-            log.error("%s", self.stopped)
 
 
 @dataclass(slots=True)
@@ -80,13 +52,14 @@ class Verdict:
     """What the signer says of one batch."""
 
     refused: dict[str, str] = field(default_factory=dict)
+    denied: tuple[str, ...] = ()
     unexamined: tuple[str, ...] = ()
 
 
 class Examiner:
     """Examines batches in the order in which they were offered."""
 
-    def __init__(self, desk: Desk, archive: ArchiveLimits, watch: SweepWatch) -> None:
+    def __init__(self, desk: Desk, archive: ArchiveLimits, watch: Watch) -> None:
         self._desk = desk
         self._archive = archive
         self._watch = watch
@@ -121,7 +94,7 @@ class Examiner:
         self._undecided = {}
         done = self._desk.examined
         done.sources.append(batch.source)
-        if batch.sweep and not (self._watch.stopped and batch.sweep.began == self._watch.began):
+        if batch.sweep and not self._watch.is_stopped(batch.sweep.began):
             done.sweep = batch.sweep
         done.confirmed = done.confirmed if batch.confirmed is None else batch.confirmed
         done.says_something |= batch.sweep is not None or not (batch.looks or batch.crates)
@@ -137,13 +110,19 @@ class Examiner:
             if sweeping and self._watch.stopped:
                 verdict.unexamined = tuple(each.name for each in reader.batch.looks[position:])
                 return
+            before = self._desk.quarantined(look.name)
             error = _refusal(look.name, partial(self._look, look, reader))
             if error:
                 verdict.refused[look.name] = str(error)
                 if not isinstance(error, _NO_FINDING):
-                    self._refuse(look, error, reader)
-                    if sweeping:
-                        self._watch.note(look.name, sweeping)
+                    finding = self._refuse(look, error, reader)
+                    # What stands already has not turned into a finding now.
+                    known = before and (before.rule, before.sha256) == (
+                        finding.rule,
+                        finding.sha256,
+                    )
+                    if sweeping and not known and not isinstance(error, OwnMistakeError):
+                        self._watch.note_finding(look.name, sweeping)
 
     def _look(self, look: Look, reader: BatchReader) -> None:
         desk, name = self._desk, look.name
@@ -184,7 +163,7 @@ class Examiner:
         path = target_path(name)
         current = self._desk.current(path)
         is_its_own = current and hashlib.sha256(data).hexdigest() == current.sha256
-        if current and is_its_own and self._desk.www.read_target(path, current.sha256) is None:
+        if current and is_its_own and not self._desk.www.is_whole(path, current.sha256):
             # What was signed, and is lost or damaged on our disk: here it is again.
             self._desk.www.restore_target(path, data, at=self._desk.now)
 
@@ -193,6 +172,8 @@ class Examiner:
         if desk.record_sha256(name) is None:
             self._forget_finding(name)
             desk.decide(name, None)
+            if desk.doubted_since(name) is not None:
+                desk.examined.doubts[name] = None
             return
         at = min(look.at, desk.now)
         since = desk.doubted_since(name)
@@ -202,7 +183,10 @@ class Examiner:
         if at - since < DOUBT_SECONDS:
             desk.examined.doubted[name] = since + DOUBT_SECONDS
             return
-        self._record_deletion(Deletion(name, since, at))
+        if self._watch.may_delete(desk.published_count, now=desk.now):
+            self._record_deletion(Deletion(name, since, at))
+        else:
+            desk.examined.doubted[name] = at + DOUBT_SECONDS
 
     def _record_deletion(self, deletion: Deletion) -> None:
         desk, name = self._desk, deletion.name
@@ -212,10 +196,9 @@ class Examiner:
         desk.examined.tombstones.update(
             (name, entry.crate.version, entry.cksum) for entry in file.entries
         )
-        if desk.drop_deleted:
-            desk.examined.dropped.update(file for file, _ in desk.ledger.crates_of(name))
         log.warning("%s: upstream deleted it: withdrawn, %d versions", name, len(file.entries))
-        self._forget_finding(name)
+        for subject in (name, *desk.quarantined_crates(name)):
+            self._forget_finding(subject)
         desk.decide(name, None)
         desk.examined.records[name] = None
 
@@ -224,19 +207,20 @@ class Examiner:
             self._desk.examined.findings.pop(subject, None)
             self._desk.examined.released.add(subject)
 
-    def _refuse(self, look: Look, error: RejectedError, reader: BatchReader) -> None:
+    def _refuse(self, look: Look, error: RejectedError, reader: BatchReader) -> Quarantined:
         desk, name = self._desk, look.name
         data = b""
         if isinstance(error, AuditError) and look.outcome is Outcome.BYTES:
             data = reader.read(look)
         first_sight = desk.record_sha256(name) is None
-        self._note_finding(name, error, first_sight=first_sight, data=data)
+        finding = self._note_finding(name, error, first_sight=first_sight, data=data)
         if first_sight:
             desk.decide(name, None)
+        return finding
 
     def _note_finding(
         self, subject: str, error: RejectedError, *, first_sight: bool, data: bytes = b""
-    ) -> None:
+    ) -> Quarantined:
         before = self._desk.quarantined(subject)
         since = before.since if before else self._desk.now
         held = isinstance(error, ReturnedError)
@@ -250,8 +234,12 @@ class Examiner:
             hashlib.sha256(data).hexdigest() if data else "",
             pack(data) if data else None,
         )
+        if not (before and (before.rule, before.reason) == (finding.rule, finding.reason)):
+            verb = "held" if held else "quarantined"
+            log.warning("%s %s: %s", verb, subject, finding.reason)
         self._desk.examined.findings[subject] = finding
         self._desk.examined.released.discard(subject)
+        return finding
 
     # Crates
 
@@ -268,6 +256,8 @@ class Examiner:
                 error = refusal or _refusal(subject, partial(self._take, job))
                 if error:
                     verdict.refused[subject] = str(error)
+                    if isinstance(error, DeniedError):
+                        verdict.denied += (subject,)
                     if not isinstance(error, _NO_FINDING):
                         self._note_finding(subject, error, first_sight=False)
 
@@ -349,5 +339,5 @@ def _refusal(subject: str, examine: Callable[[], None]) -> RejectedError | None:
         raise
     except Exception as error:
         log.exception("%s: a mistake of ours; these bytes are refused", subject)
-        return RejectedError(subject, "bytes that can be examined", repr(error))
+        return OwnMistakeError(subject, "bytes that can be examined", repr(error))
     return None

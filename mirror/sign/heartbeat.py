@@ -69,7 +69,7 @@ def put_heartbeat(parts: Parts, rules: Rules, *, trouble: str | None, beat: Beat
         "denied": [
             _denied(name, denial) for name, each in sorted(rules.denials.items()) for denial in each
         ],
-        "deleted": len(parts.ledger.memory.deletions()),
+        "deleted": parts.ledger.memory.deletion_count(),
         "trouble": trouble,
     }
     parts.www.put_status(json.dumps(status, indent=1).encode() + b"\n")
@@ -83,6 +83,7 @@ def _shown(item: Quarantined) -> dict[str, object]:
         "reason": item.reason,
         "first_sight": item.first_sight,
         "kind": item.kind,
+        "sha256": item.sha256,
     }
 
 

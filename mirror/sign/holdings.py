@@ -41,6 +41,11 @@ class Holdings:
             return self._cksums_of(crate)
         return frozenset()
 
+    def may_differ(self, file: str) -> bool:
+        """Whether a decision or a deletion may have made other bytes right than were once."""
+        name = file.split("/")[1].lower()
+        return name in self._marked or name in {denied for denied, _ in self._denied}
+
     def _cksums_of(self, crate: CrateId) -> frozenset[str]:
         name = crate.canonical_name
         marked = name in self._marked

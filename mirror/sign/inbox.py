@@ -32,7 +32,7 @@ from mirror.seam import (
 
 log = logging.getLogger(__name__)
 
-_LINE_MAX_BYTES = 4_000
+_LINE_MAX_BYTES = 16_000
 _LINE_SECONDS = 2.0
 _ANSWER_SECONDS = 10.0
 _PAUSE_SECONDS = 0.2

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from mirror.core.index import find_entry, parse_index_file
-from mirror.core.layout import crate_file, target_path
+from mirror.core.layout import target_path
 from mirror.core.names import CrateName
 from mirror.core.policy import Withheld
-from mirror.errors import RejectedError
-from mirror.seam import Done, Order, Verb
+from mirror.errors import RejectedError, UsageError
+from mirror.seam import REASON_MAX_CHARS, Done, Order, Verb
 from mirror.sign.parts import Parts
 from mirror.sign.signer import Signer
 from mirror.store.ledger import Quarantined
@@ -24,15 +23,15 @@ from mirror.store.memory import Decided, pack
 
 log = logging.getLogger(__name__)
 
-_USAGE = 2
 _ARCHIVE_RULE = "archive"
 
 
-@dataclass(frozen=True, slots=True)
 class _CannotError(Exception):
-    """The order makes no sense as things are."""
+    """The order makes no sense as things are, or cannot be carried out to its end."""
 
-    text: str
+    def __init__(self, text: str, exit_code: int = UsageError.exit_code) -> None:
+        self.exit_code = exit_code
+        super().__init__(text)
 
 
 def obey(parts: Parts, signer: Signer, order: Order, *, now: float) -> Done:
@@ -45,7 +44,7 @@ def obey(parts: Parts, signer: Signer, order: Order, *, now: float) -> Done:
     try:
         text = act(parts, signer, order, now)
     except _CannotError as error:
-        return Done(error.text, _USAGE)
+        return Done(str(error), error.exit_code)
     log.info("%s", text)
     return Done(text)
 
@@ -58,21 +57,33 @@ def obey_again(parts: Parts, signer: Signer, *, now: float) -> None:
     signer.reload_rules()
     signer.apply_rules(now=now)
     signer.swap_links()
-    for name in signer.rules.denials:
-        withdraw_denied(parts, signer, name)
+    if sum(_withdraw_denied(parts, signer, name) for name in signer.rules.denials):
+        parts.disk.sync()
 
 
 def _deny(parts: Parts, signer: Signer, order: Order, now: float) -> str:
     reason = " ".join(order.reason.split())
-    if not reason or not reason.isprintable():
-        raise _CannotError("deny: say why, in one line of text: --reason TEXT; it is public")
+    if not reason.isprintable() or not 0 < len(reason) <= REASON_MAX_CHARS:
+        raise _CannotError(
+            f"deny: say why, in one line of at most {REASON_MAX_CHARS} characters: --reason TEXT;"
+            " it is public"
+        )
     decided = Decided(order.name, order.version, Verb.DENY, reason, now)
     with parts.ledger.transaction():
         parts.ledger.memory.put_decision(decided)
+        for finding in parts.ledger.quarantined():
+            name, _, version = finding.subject.lower().partition(" ")
+            if version and name == order.name and order.version in (None, version):
+                parts.ledger.release(finding.subject)  # What is denied waits for nobody.
         _write_down(parts, order, now)
     parts.disk.sync()
-    _apply(signer, order.name, now=now)
-    count = withdraw_denied(parts, signer, order.name)
+    try:
+        _apply(signer, order.name, now=now)
+    except RejectedError:
+        # What we published is lost on our disk: a denial must hold all the same.
+        _apply(signer, order.name, now=now, lost=True)
+    count = _withdraw_denied(parts, signer, order.name)
+    parts.disk.sync()
     return f"{_subject(order)} is denied: {reason} ({count} files withdrawn)"
 
 
@@ -86,7 +97,10 @@ def _allow(parts: Parts, signer: Signer, order: Order, now: float) -> str:
         parts.ledger.memory.drop_decision(order.name, order.version, Verb.DENY)
         _write_down(parts, order, now)
     parts.disk.sync()
-    _apply(signer, order.name, now=now)
+    try:
+        _apply(signer, order.name, now=now)
+    except RejectedError as error:
+        raise _CannotError(f"{_subject(order)} is denied no longer, but: {error}", 1) from error
     return f"{_subject(order)} is denied no longer; its crates are fetched again when asked for"
 
 
@@ -101,6 +115,10 @@ def _accept(parts: Parts, signer: Signer, order: Order, now: float) -> str:
             f"; what is: {', '.join(each.replace(' ', '@') for each in crates)}" if crates else ""
         )
         raise _CannotError(f"{order.name}: its index file is not quarantined{hint}")
+    if not signer.rules.is_listed(order.name):
+        raise _CannotError(
+            f"{order.name}: not on this mirror's list; put it into a lock file first"
+        )
     data = parts.ledger.quarantined_bytes(order.name)
     if data is None:
         raise _CannotError(
@@ -108,8 +126,10 @@ def _accept(parts: Parts, signer: Signer, order: Order, now: float) -> str:
         )
     _take_as_record(parts, signer, finding, data, order, now)
     _apply(signer, order.name, now=now)
-    _drop_strange_crates(parts, signer, order.name, now=now)
-    return f"{order.name}: accepted what was refused ({finding.rule}); it is published"
+    return (
+        f"{order.name}: accepted and published what was refused ({finding.rule}, sha256"
+        f" {finding.sha256[:8]}…): {finding.reason}"
+    )
 
 
 def _take_as_record(  # noqa: PLR0913, PLR0917 - what an acceptance is
@@ -135,6 +155,7 @@ def _take_as_record(  # noqa: PLR0913, PLR0917 - what an acceptance is
         parts.ledger.release(name)
         _write_down(parts, order, now, rule=finding.rule, sha256=finding.sha256)
     parts.disk.sync()
+    signer.mark(name)
 
 
 def _accept_crate(
@@ -164,70 +185,72 @@ def _accept_crate(
         parts.ledger.release(found)
         _write_down(parts, order, now, sha256=entry.cksum)
     parts.disk.sync()
-    signer.reload_rules()
+    _apply(signer, order.name, now=now)  # `sync` sees by the policy's digest that it may ask again
     return (
         f"{_subject(order)}: its archive (sha256 {entry.cksum[:8]}…) is accepted as it is;"
         " it is fetched again when it is next asked for"
     )
 
 
-def _apply(signer: Signer, name: CrateName, *, now: float) -> None:
-    """Publish what the rules make of one crate now."""
+def _apply(signer: Signer, name: CrateName, *, now: float, lost: bool = False) -> None:
+    """Publish what the rules make of one crate now; `lost`: its bytes on our disk are.
+
+    Raises:
+        RejectedError: they are, though `lost` does not say so; nothing has changed.
+    """
     signer.reload_rules()
     desk = signer.desk(now=now)
     desk.know([name])
+    desk.examined.says_something = True  # The timestamp carries the digest of the policy.
     with signer.publishing(desk):
-        try:
-            desk.decide_again(name)
-        except RejectedError:
-            # What we published is lost on our disk: a denial must hold all the same.
+        if lost:
             desk.decide(name, None)
+        else:
+            desk.decide_again(name)
     signer.swap_links()
 
 
-def withdraw_denied(parts: Parts, signer: Signer, name: CrateName) -> int:
+def _withdraw_denied(parts: Parts, signer: Signer, name: CrateName) -> int:
     """Unlink what is denied of a name, whatever publication names it; return how many files."""
     denials = signer.rules.denials.get(name, ())
-    if not denials:
-        return 0
     target = parts.publisher.lookup(target_path(name))
-    stale = parts.www.target_files(target_path(name), but=target.sha256 if target else "")
-    crates = [file for file, _ in parts.ledger.crates_of(name) if _is_denied(file, name, denials)]
     if target is None:
         parts.www.unlink_index(target_path(name))
+    kept = parts.www.target_files(target_path(name), but=target.sha256 if target else "")
+    stale = [file for file in kept if _shows_denied(parts, file, name, denials)]
+    held = {file for file, _ in parts.ledger.crates_of(name)}
+    # A crash may have left a file without its row.
+    held.update(parts.www.crate_files({name, *(file.split("/")[1] for file in held)}))
+    crates = [file for file in held if _is_denied(file, name, denials)]
     for file in (*stale, *crates):
         parts.www.remove(file)
     with parts.ledger.transaction():
         parts.ledger.revive(stale)
         for file in crates:
             parts.ledger.drop_crate(file)
-    parts.disk.sync()
     return len(stale) + len(crates)
+
+
+def _shows_denied(parts: Parts, file: str, name: CrateName, denials: Iterable[Withheld]) -> bool:
+    """Whether a kept index file names what is denied, and not as yanked."""
+    versions = {denial.version for denial in denials}
+    if None in versions:
+        return True
+    sha256 = file.rpartition("/")[2][:64]
+    data = parts.www.read_target(target_path(name), sha256)
+    if data is None:
+        return True
+    try:
+        entries = [find_entry(data, name, version) for version in versions if version]
+    except RejectedError:
+        return True
+    return any(entry and not entry.yanked for entry in entries)
 
 
 def _is_denied(file: str, name: CrateName, denials: Iterable[Withheld]) -> bool:
     # The name without its case has the same length, so the version begins at the same place.
     version = file.rpartition("/")[2][len(name) + 1 :].removesuffix(".crate")
     return any(denial.version in (None, version) for denial in denials)
-
-
-def _drop_strange_crates(parts: Parts, signer: Signer, name: CrateName, *, now: float) -> None:
-    """Drop crates whose checksum the accepted index file names no longer."""
-    desk = signer.desk(now=now)
-    desk.know([name])
-    record = desk.record(name)
-    entries = parse_index_file(name, record, desk.index_limits).entries if record else ()
-    named = {crate_file(entry.crate): entry.cksum for entry in entries}
-    strange = [
-        file
-        for file, sha256 in parts.ledger.crates_of(name)
-        if named.get(file) not in (None, sha256)
-    ]
-    for file in strange:
-        parts.www.remove(file)
-    with parts.ledger.transaction():
-        for file in strange:
-            parts.ledger.drop_crate(file)
 
 
 def _write_down(parts: Parts, order: Order, now: float, **more: str) -> None:

@@ -72,7 +72,7 @@ def load_rules(memory: MemoryReader, listed: Listed | None) -> Rules:
         elif decided.version is not None:
             accepted.add((decided.name, decided.version, decided.sha256))
     frozen = {name: tuple(each) for name, each in denials.items()}
-    return Rules(frozen, frozenset(accepted), listed, _digest(frozen, listed))
+    return Rules(frozen, frozenset(accepted), listed, _digest(frozen, accepted, listed))
 
 
 def first_digest(config: Config) -> str:
@@ -81,7 +81,7 @@ def first_digest(config: Config) -> str:
     Raises:
         UsageError: a lock file cannot be used.
     """
-    return _digest({}, lists_of(config))
+    return _digest({}, (), lists_of(config))
 
 
 def lists_of(config: Config) -> Listed | None:
@@ -119,14 +119,18 @@ def read_lists(locks: Iterable[Path]) -> Listed:
     return listed
 
 
-def _digest(denials: Mapping[CrateName, tuple[Withheld, ...]], listed: Listed | None) -> str:
+def _digest(
+    denials: Mapping[CrateName, tuple[Withheld, ...]],
+    accepted: Iterable[tuple[CrateName, str, str]],
+    listed: Listed | None,
+) -> str:
     denied = [
         [name, denial.version, denial.reason]
         for name, each in sorted(denials.items())
         for denial in each
     ]
     names = None if listed is None else {name: sorted(each) for name, each in listed.items()}
-    text = json.dumps([_AUDIT, denied, names], sort_keys=True)
+    text = json.dumps([_AUDIT, denied, sorted(accepted), names], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

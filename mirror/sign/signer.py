@@ -25,13 +25,14 @@ from mirror.core.layout import (
     name_of_target,
     target_file,
 )
-from mirror.core.policy import WithheldKind
+from mirror.core.names import CrateName
 from mirror.errors import MalformedMessageError, RejectedError, UsageError
 from mirror.sign.desk import Desk, Examined
-from mirror.sign.examine import Examiner, SweepWatch
+from mirror.sign.examine import Examiner
 from mirror.sign.parts import Parts
 from mirror.sign.rules import Rules, lists_of, load_rules
 from mirror.sign.state import EXTRA, signed_state
+from mirror.sign.watch import Watch
 from mirror.store.ledger import Retired
 from mirror.store.spool import open_batch
 from tuf_repo.core.update import Changes, Counts
@@ -57,16 +58,17 @@ class Signer:
         """Index paths whose links are to be swapped: path -> sha256, or None to unlink."""
         self.rules: Rules = load_rules(parts.ledger.memory, lists_of(parts.config))
         self._list_trouble = ""
-        self._watch = SweepWatch(parts.config.findings_percent)
+        self._watch = Watch(parts.config.findings_percent)
+        self._marked = parts.ledger.memory.marked_names()
 
     @property
     def trouble(self) -> str:
         """What a person should look at; empty: nothing."""
-        return self._list_trouble or self._watch.stopped
+        return self._list_trouble or self._watch.stopped or self._watch.slowed
 
     def desk(self, *, now: float) -> Desk:
         """Begin a publication."""
-        return Desk(self._parts, self.rules, now=now)
+        return Desk(self._parts, self.rules, self._marked, now=now)
 
     def reload_rules(self) -> None:
         """Take note of what the operator decided, or of a lock file that changed."""
@@ -74,8 +76,10 @@ class Signer:
         try:
             listed = lists_of(self._config)
         except UsageError as error:
-            self._list_trouble = f"{error}; what was listed before stays in force"
-            log.error("%s", self._list_trouble)  # noqa: TRY400 - one line; nothing to trace
+            stays = "what was listed before stays in force"
+            log.error("%s; %s", error, stays)  # noqa: TRY400 - one line; nothing to trace
+            # Public: without the paths of this machine.
+            self._list_trouble = f"a lock file cannot be used; {stays}; the log says more"
         self.rules = load_rules(self._ledger.memory, listed)
 
     def settle(self, batches: Iterable[int], *, now: float) -> list[Settled]:
@@ -121,6 +125,10 @@ class Signer:
             elif done.crates or done.records or done.deletions:
                 with self._ledger.transaction():
                     self._remember(done, before, now=desk.now)
+                    if done.deletions:
+                        self._ledger.append(
+                            before, {"event": "learn", "at": desk.now} | _lives(done)
+                        )
                 self._disk.sync()
         finally:
             committed = self._publisher.timestamp_version != before
@@ -138,10 +146,23 @@ class Signer:
         digest = self._publisher.extra.get(EXTRA, {}).get("policy")
         desk.examined.says_something = digest != self.rules.digest
         desk.know(names)
+        desk.examined.released.update(self._unlisted_findings())
         with self.publishing(desk):
             for name in sorted(names):
                 with _said():
                     desk.decide_again(name)
+
+    def mark(self, name: CrateName) -> None:
+        """Take note that more is remembered of a name than what is published."""
+        self._marked.add(name)
+
+    def _unlisted_findings(self) -> Iterator[str]:
+        """Yield what stands of crates that are on no list any more: nobody follows them."""
+        for item in self._ledger.quarantined():
+            name, _, version = item.subject.partition(" ")
+            listed = (self.rules.listed or {}).get(CrateName(name.lower()), {})
+            if self.rules.listed is not None and not (version in listed if version else listed):
+                yield item.subject
 
     def renew(self, *, now: float) -> bool:
         """Sign anew what is due; return whether something was."""
@@ -159,7 +180,8 @@ class Signer:
                 publisher.extra,
                 policy=self.rules.digest,
                 held=held,
-                sweep=done.sweep if done.sweep and self._all_listed_are_held(done) else None,
+                sweep=done.sweep,
+                lacks_listed=not self._all_listed_are_held(done),
                 confirmed=done.confirmed,
                 now=now,
             )
@@ -181,9 +203,10 @@ class Signer:
     def _all_listed_are_held(self, done: Examined) -> bool:
         if self.rules.listed is None:
             return True
+        held = {file for file, _ in self._ledger.crates()} - done.dropped
         return all(
             locked.crate in done.crates
-            or self._ledger.holds_crate(crate_file(locked.crate))
+            or (crate_file(locked.crate) in held)
             or self.rules.denial_of(name, locked.crate.version)
             for name, versions in self.rules.listed.items()
             for locked in versions.values()
@@ -219,9 +242,8 @@ class Signer:
                     "at": now,
                     "sources": sorted(set(done.sources)),
                     "targets": {p: t.sha256 if t else None for p, t in changes.items()},
-                    "deleted": {n: d.since for n, d in done.deletions.items() if d},
-                    "returned": [name for name, deletion in done.deletions.items() if not deletion],
-                },
+                }
+                | _lives(done),
             )
 
     def _remember(self, done: Examined, number: int, *, now: float) -> None:
@@ -233,24 +255,23 @@ class Signer:
 
     def _learn(self, done: Examined) -> None:
         """Advance the ledger: what the audit learned counts from now on."""
+        for file in done.dropped:
+            self._www.remove(file)
         for crate in done.crates.values():
             with suppress(FileNotFoundError):  # the same crate twice in one publication
                 self._www.promote_crate(crate)
-        for file in done.dropped:
-            self._www.remove(file)
         with self._ledger.transaction():
-            for crate in done.crates.values():
-                self._ledger.hold_crate(crate_file(crate.crate), crate.sha256, crate.length)
             for file in done.dropped:
                 self._ledger.drop_crate(file)
+            for crate in done.crates.values():
+                self._ledger.hold_crate(crate_file(crate.crate), crate.sha256, crate.length)
             for finding in done.findings.values():
-                verb = "held" if finding.kind == WithheldKind.HOLD else "quarantined"
-                log.warning("%s %s: %s", verb, finding.subject, finding.reason)
                 self._ledger.quarantine(finding)
             for subject in done.released:
                 self._ledger.release(subject)
             self._ledger.memory.put_doubts(done.doubts)
             self._ledger.memory.drop_older(done.records.keys() | done.deletions.keys())
+        self._marked |= done.records.keys() | done.deletions.keys() | done.doubts.keys()
 
     def swap_links(self) -> None:
         """Make the links under `index/` what the commit says, then write that down."""
@@ -295,11 +316,25 @@ def _examine(examiner: Examiner, spool: Path, number: int) -> Settled:
     try:
         with open_batch(spool, number) as reader:
             verdict = examiner.add(reader)
-            return Settled(number, 0, refused=verdict.refused, unexamined=verdict.unexamined)
+            return Settled(
+                number,
+                0,
+                refused=verdict.refused,
+                denied=verdict.denied,
+                unexamined=verdict.unexamined,
+            )
     except MalformedMessageError as error:
         # Nothing of it is believed; `sync` drops it and fetches again.
         log.warning("batch %d refused: %s", number, error)
         return Settled(number, 0, refused_whole=str(error))
+
+
+def _lives(done: Examined) -> dict[str, Any]:
+    """Return which crates were deleted upstream, and which are back, for the log."""
+    return {
+        "deleted": {name: found.since for name, found in done.deletions.items() if found},
+        "returned": [name for name, found in done.deletions.items() if not found],
+    }
 
 
 def _links(changes: Changes) -> dict[str, str | None]:

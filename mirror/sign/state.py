@@ -21,19 +21,20 @@ def signed_state(  # noqa: PLR0913 - each is one thing the mirror says
     policy: str,
     held: Mapping[str, int],
     sweep: Sweep | None,
+    lacks_listed: bool = False,
     confirmed: float | None,
     now: float,
 ) -> dict[str, Any]:
     """Return the next `x-crateseal`, from the last one and what has been learned since.
 
-    `policy`: digest of the rules; `sweep`: one that may make the mirror complete.
+    `policy`: digest of the rules; `lacks_listed`: something that is listed is not held.
     """
     last: Mapping[str, Any] = before.get(EXTRA, {})
     state = {
         "signed_at": rfc3339(now),
         "upstream": config.upstream,
         "mode": config.mode,
-        "complete_as_of": _complete_as_of(config, last, sweep, now),
+        "complete_as_of": None if lacks_listed else _complete_as_of(config, last, sweep, now),
         "upstream_confirmed": (
             last.get("upstream_confirmed") if confirmed is None else rfc3339(min(confirmed, now))
         ),

@@ -37,11 +37,12 @@ def run_signer(parts: Parts, clock: Clock, stop: threading.Event) -> None:
 
     A publication under way is finished first.
     """
+    lists = ListWatch(parts.config.lock)  # before they are read: no change is missed
     signer = Signer(parts)
     recover(parts, signer, now=clock())
     obey_again(parts, signer, now=clock())
     put_config(parts)
-    worker = _Worker(parts, signer, clock, stop)
+    worker = _Worker(parts, signer, lists, clock, stop)
     with Inbox(parts.config.run) as inbox:
         worker.tell_status()
         worker.loop(inbox)
@@ -83,14 +84,21 @@ class Budget:
 
 
 class _Worker:
-    def __init__(self, parts: Parts, signer: Signer, clock: Clock, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        signer: Signer,
+        lists: ListWatch,
+        clock: Clock,
+        stop: threading.Event,
+    ) -> None:
         self._parts = parts
         self._signer = signer
         self._clock = clock
         self._stop = stop
         self._budget = Budget(parts.config.publications_a_minute)
         self._pending: list[Pending] = []
-        self._lists = ListWatch(parts.config.lock)
+        self._lists = lists
         self._undone = False
         """A decision stands in the ledger that is not published yet."""
         self._trouble: str | None = None

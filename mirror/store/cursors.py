@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -159,6 +159,16 @@ class Cursors:
             )
         )
         return (oldest or None) if count >= names else None
+
+    def last_seen(self, *, but: Set[CrateName]) -> Cursor | None:
+        """Return the published name, not one of these, whose bytes were seen last."""
+        rows = self._rows(
+            "SELECT * FROM cursor WHERE known = ? AND sha256 != '' AND looked_at > 0"
+            " ORDER BY looked_at DESC LIMIT ?",
+            Known.PUBLISHED.value,
+            len(but) + 1,
+        )
+        return next((cursor for cursor in map(_cursor, rows) if cursor.name not in but), None)
 
     def keep_only(self, names: Sequence[CrateName]) -> None:
         """Forget every name that is not among these (sorted): it is followed no longer."""

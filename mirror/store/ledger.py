@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS quarantine(
     sha256 TEXT NOT NULL DEFAULT '', data BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS crates(
     file TEXT PRIMARY KEY, sha256 TEXT NOT NULL, length INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS crates_by_name ON crates(lower(file));
 CREATE TABLE IF NOT EXISTS retired(
     file TEXT PRIMARY KEY, sha256 TEXT NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL)
     WITHOUT ROWID;
@@ -104,14 +105,16 @@ class LedgerReader:
         """Yield file and sha256 of every crate that is held."""
         yield from self._db.execute("SELECT file, sha256 FROM crates ORDER BY file")
 
-    def holds_crate(self, file: str) -> bool:
-        """Whether a crate file is held."""
-        return bool(self._db.execute("SELECT 1 FROM crates WHERE file=?", (file,)).fetchone())
+    def holds_crate(self, file: str, sha256: str) -> bool:
+        """Whether a crate file with this digest is held."""
+        row = self._db.execute("SELECT sha256 FROM crates WHERE file=?", (file,)).fetchone()
+        return bool(row) and row[0] == sha256
 
     def crates_of(self, name: str) -> list[tuple[str, str]]:
         """Return file and sha256 of the crates that are held of one name, in any case."""
         rows = self._db.execute(
-            "SELECT file, sha256 FROM crates WHERE lower(file) GLOB ?", (f"crates/{name}/*",)
+            "SELECT file, sha256 FROM crates WHERE lower(file)>=? AND lower(file)<?",
+            (f"crates/{name}/", f"crates/{name}0"),  # "0" comes next after "/"
         )
         return list(rows)
 

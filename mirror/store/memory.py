@@ -73,7 +73,10 @@ class MemoryReader:
         self._db = db
 
     def marked_names(self) -> set[CrateName]:
-        """Return the names of which more is remembered than what is published."""
+        """Return the names of which more is remembered than what is published.
+
+        For a start: at each publication it would cost more than the publication.
+        """
         names: set[CrateName] = set()
         for table in _MARKED:
             names.update(CrateName(row[0]) for row in self._db.execute(f"SELECT name FROM {table}"))  # noqa: S608 - a constant
@@ -103,6 +106,12 @@ class MemoryReader:
             (name,),
         ).fetchone()
         return Deletion(name, row[0], row[1]) if row and not row[2] else None
+
+    def deletion_count(self) -> int:
+        """Return how many crates are recorded as deleted by upstream."""
+        return int(
+            self._db.execute("SELECT count(*) FROM deletion WHERE NOT returned").fetchone()[0]
+        )
 
     def deletions(self) -> list[Deletion]:
         """Return every deletion that stands."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from mirror.core.plan import Retry, Trouble
 
 RETRIES_MAX = 100_000
-"""The oldest make room."""
+"""The oldest make room, what somebody merely asked for once before all else."""
 
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS retry (
@@ -27,6 +27,8 @@ class Retries:
     def __init__(self, most: int = RETRIES_MAX) -> None:
         self._most = most
         self._all: dict[str, Retry] = {}
+        self._wishes: dict[str, None] = {}
+        """The keys of what nothing backs."""
         self._changed: dict[str, Retry | None] = {}
 
     def load(self, db: sqlite3.Connection) -> None:
@@ -40,16 +42,25 @@ class Retries:
         """Return what is known of a name or crate."""
         return self._all.get(key)
 
-    def put(self, retry: Retry) -> None:
-        """Take something in, or change what is known of it."""
+    def put(self, retry: Retry, *, is_wish: bool = False) -> None:
+        """Take something in, or change what is known of it; `is_wish`: nothing backs it."""
         self._all[retry.key] = self._changed[retry.key] = retry
+        self.mark(retry.key, is_wish=is_wish)
         if len(self._all) > self._most:
-            self.drop(next(iter(self._all)))
+            self.drop(next(iter(self._wishes or self._all)))
+
+    def mark(self, key: str, *, is_wish: bool) -> None:
+        """Say whether something is merely wished for."""
+        if is_wish:
+            self._wishes[key] = None
+        else:
+            self._wishes.pop(key, None)
 
     def drop(self, key: str) -> bool:
         """Forget something; return whether it was there."""
         if self._all.pop(key, None) is None:
             return False
+        self._wishes.pop(key, None)
         self._changed[key] = None
         return True
 

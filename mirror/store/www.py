@@ -16,7 +16,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirror.core.layout import CONFIG_JSON, STATUS_JSON, TARGETS_DIR, crate_file, target_file
+from mirror.core.layout import (
+    CONFIG_JSON,
+    CRATES_DIR,
+    STATUS_JSON,
+    TARGETS_DIR,
+    crate_file,
+    target_file,
+)
 from mirror.core.names import CrateId
 from mirror.core.verify import VerifiedCrate
 from tuf_repo.disk import Disk
@@ -100,12 +107,26 @@ class Www:
             return None
 
     def read_target(self, path: str, sha256: str) -> bytes | None:
-        """Return a target's bytes, or None where they are gone or not the ones that were signed."""
-        try:
-            data = (self._root / target_file(path, sha256)).read_bytes()
-        except FileNotFoundError:
-            return None
-        return data if hashlib.sha256(data).hexdigest() == sha256 else None
+        """Return a target's bytes, from its `.gz` where the file itself is damaged or gone.
+
+        None: neither has the bytes that were signed.
+        """
+        file = self._root / target_file(path, sha256)
+        return _if_whole(file, sha256) or _if_packed_whole(_gz(file), sha256)
+
+    def is_whole(self, path: str, sha256: str) -> bool:
+        """Whether a target and its `.gz` both have the bytes that were signed."""
+        file = self._root / target_file(path, sha256)
+        return bool(_if_whole(file, sha256) and _if_packed_whole(_gz(file), sha256))
+
+    def crate_files(self, names: Iterable[str]) -> list[str]:
+        """Return the crate files that lie in the folders of these names, spelled like this."""
+        found = []
+        for name in names:
+            with suppress(FileNotFoundError):
+                files = os.listdir(self._root / CRATES_DIR / name)
+                found += [f"{CRATES_DIR}/{name}/{file}" for file in files]
+        return found
 
     def target_files(self, path: str, *, but: str) -> list[str]:
         """Return every file that some publication called a target of this path, save one digest."""
@@ -198,6 +219,22 @@ def _linked_folders(folder: str, prefix: str) -> Iterator[str]:
         for entry in entries:
             if entry.is_symlink() and entry.is_dir():
                 yield entry.name if prefix == "." else f"{prefix}/{entry.name}"
+
+
+def _if_whole(file: Path, sha256: str) -> bytes | None:
+    with suppress(FileNotFoundError):
+        data = file.read_bytes()
+        if hashlib.sha256(data).hexdigest() == sha256:
+            return data
+    return None
+
+
+def _if_packed_whole(file: Path, sha256: str) -> bytes | None:
+    with suppress(FileNotFoundError, zlib.error):
+        data = zlib.decompress(file.read_bytes(), 31)
+        if hashlib.sha256(data).hexdigest() == sha256:
+            return data
+    return None
 
 
 def _gz(path: Path) -> Path:

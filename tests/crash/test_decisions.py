@@ -13,7 +13,7 @@ from mirror.seam import Order, Verb
 from mirror.sign.orders import obey
 from tests.crash.test_publication import copy_of
 from tests.fakes.disk import Crash, CrashingDisk, Mode
-from tests.support.crates import crate_bytes, index_file
+from tests.support.crates import crate_bytes, index_file, index_line
 from tests.support.mirror_folder import locked
 from tests.support.signing import Workbench
 
@@ -24,7 +24,7 @@ CRATES = {
     ("demo", "1.1.0"): crate_bytes("demo", "1.1.0"),
     ("stays", "1.0.0"): crate_bytes("stays", "1.0.0"),
 }
-CHANGED = {"stays": index_file("stays", "2.0.0")}
+CHANGED = {"stays": index_line("stays", "1.0.0", "6" * 64) + b"\n"}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,8 @@ def accept(bench):
 
 
 def accepted(bench):
-    return bench.www("index/st/ay/stays").read_bytes() == CHANGED["stays"]
+    is_there = bench.www("index/st/ay/stays").read_bytes() == CHANGED["stays"]
+    return is_there and not bench.www("crates/stays/stays-1.0.0.crate").exists()
 
 
 def delete(bench):

@@ -127,7 +127,13 @@ class Ring:
 
     def __init__(self, folder, upstream, start, **settings):
         self.now = float(start)
-        defaults = {"max_age": 1.0, "recheck_every": 1e9, "grace": 3600.0}
+        # The sample is made of names that are deleted: no limit on how many at once.
+        defaults = {
+            "max_age": 1.0,
+            "recheck_every": 1e9,
+            "grace": 3600.0,
+            "findings_percent": 100.0,
+        }
         self.config = Config(data=folder, upstream=upstream.source, **(defaults | settings))
         self._trouble = []
 

@@ -1,5 +1,7 @@
 """Crates that upstream deletes, and names that return: what is withdrawn, kept and held."""
 
+import hashlib
+
 import pytest
 
 from mirror.core.layout import target_path
@@ -10,10 +12,17 @@ from mirror.store.ledger import LedgerReader
 from tests.support.crates import crate_bytes, index_file
 from tests.support.crates import index_line as line_of
 from tests.support.signing import START, Workbench
+from tests.support.tar import Entry
 
 DEMO = CrateName("demo")
 LINK = target_path(DEMO)
 FILE = index_file("demo", "1.0.0")
+MANIFEST = b'[package]\nname = "demo"\nversion = "1.0.0"\n'
+OTHER = [Entry("demo-1.0.0/Cargo.toml", MANIFEST), Entry("demo-1.0.0/other", b"x")]
+
+
+def digest(data):
+    return hashlib.sha256(data).hexdigest()
 
 
 def index_line(*args):
@@ -166,3 +175,39 @@ def test_the_log_says_what_was_deleted_and_what_returned(bench):
     reader.close()
     assert f'"deleted":{{"demo":{START + 2}}}' in records
     assert '"returned":["demo"]' in records
+
+
+def test_a_deletion_ends_the_findings_of_its_crates(bench):
+    bench.settle(crates={("demo", "1.0.0"): crate_bytes("demo", "6.6.6")})
+    assert bench.parts.ledger.quarantined()
+    delete(bench)
+    assert bench.parts.ledger.quarantined() == []
+
+
+def test_the_crate_of_another_life_is_not_served_for_the_first_ones_line(bench):
+    delete(bench)
+    other = index_line("demo", "1.0.0", digest(crate_bytes("demo", "1.0.0", entries=OTHER)))
+    bench.settle({"demo": other})
+    obey(bench.parts, bench.signer, Order(Verb.ACCEPT, DEMO), now=bench.now)
+    held = bench.www("crates/demo/demo-1.0.0.crate")
+    assert not held.exists()
+    bench.settle(crates={("demo", "1.0.0"): crate_bytes("demo", "1.0.0", entries=OTHER)})
+    assert held.exists()
+    delete(bench)
+    bench.settle({"demo": FILE})
+    assert bench.www(LINK).read_bytes() == FILE
+    assert not held.exists()
+    assert bench.findings() == []
+
+
+def test_crates_that_should_be_dropped_go_at_the_next_start_at_the_latest(tmp_path):
+    with opened(tmp_path) as bench:
+        bench.settle({"demo": FILE}, {("demo", "1.0.0"): crate_bytes("demo", "1.0.0")})
+        delete(bench)
+        bench.close()
+        again = Workbench(bench.config.data, drop_deleted=True)
+        again.now = bench.now + 100
+        again.open()
+        assert not again.www("crates/demo/demo-1.0.0.crate").exists()
+        assert again.findings() == []
+        again.close()

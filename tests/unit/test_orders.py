@@ -1,5 +1,6 @@
 """deny, allow, accept: what an operator's word does, at once and for good."""
 
+import hashlib
 import json
 
 import pytest
@@ -13,6 +14,7 @@ from mirror.store.memory import Decided, pack
 from tests.support.crates import crate_bytes, index_file
 from tests.support.crates import index_line as line_of
 from tests.support.signing import Workbench
+from tests.support.tar import Entry
 
 DEMO = CrateName("demo")
 LINK = target_path(DEMO)
@@ -247,3 +249,70 @@ def test_check_finds_a_line_that_upstream_never_gave(bench):
     with bench.parts.ledger.transaction():
         bench.parts.ledger.memory.put_records({DEMO: other}, number=number)
     assert [f.problem for f in bench.findings()] == ["demo 1.1.0: not the line upstream gave"]
+
+
+def test_a_lost_record_can_be_mended_by_the_operator(bench):
+    target = bench.parts.publisher.lookup(LINK)
+    for end in ("", ".gz"):
+        bench.www(f"tuf/targets/index/de/mo/{target.sha256}.demo{end}").write_bytes(b"damaged")
+    newer = FILE + index_line("demo", "1.2.0")
+    assert "our own disk" in bench.settle({"demo": newer})["demo"]
+    done = obey(bench.parts, bench.signer, Order(Verb.ACCEPT, DEMO), now=bench.now)
+    assert done.exit_code == 0, done.text
+    assert bench.www(LINK).read_bytes() == newer
+
+
+def test_a_damaged_file_whose_gz_is_whole_is_no_loss(bench):
+    bench.www(LINK).write_bytes(b"damaged")
+    assert bench.settle({"demo": FILE + index_line("demo", "1.2.0")}) == {}
+    assert bench.settle({"demo": index_line("demo", "1.0.0", "6" * 64)})
+
+
+def test_a_denial_ends_the_finding_of_its_crate(bench):
+    bench.settle(crates={("demo", "1.1.0"): crate_bytes("demo", "6.6.6")})
+    assert bench.parts.ledger.quarantined()
+    order(bench, Verb.DENY, "1.1.0")
+    assert bench.parts.ledger.quarantined() == []
+
+
+def test_a_restart_leaves_kept_files_that_carry_the_denial(bench):
+    order(bench, Verb.DENY, "1.0.0")
+    kept = bench.parts.publisher.lookup(LINK).sha256
+    bench.settle({"demo": FILE + index_line("demo", "1.2.0")})
+    bench.close()
+    bench.now += 100
+    bench.open()
+    assert bench.www(f"tuf/targets/index/de/mo/{kept}.demo").exists()
+    assert bench.findings() == []
+
+
+def test_a_crate_without_a_row_does_not_outlive_a_denial(bench):
+    with bench.parts.ledger.transaction():
+        bench.parts.ledger.drop_crate("crates/demo/demo-1.0.0.crate")
+    bench.now += 1
+    obey(bench.parts, bench.signer, Order(Verb.DENY, DEMO, "1.0.0", "bad"), now=bench.now)
+    assert not bench.www("crates/demo/demo-1.0.0.crate").exists()
+
+
+def test_what_is_accepted_changes_the_signed_policy(bench):
+    crate = crate_bytes("demo", "1.2.0", entries=[Entry("other/Cargo.toml", b"")])
+    line = index_line("demo", "1.2.0", hashlib.sha256(crate).hexdigest())
+    bench.settle({"demo": FILE + line}, {("demo", "1.2.0"): crate})
+    (finding,) = bench.parts.ledger.quarantined()
+    assert (finding.subject, finding.rule) == ("demo 1.2.0", "archive")
+    before = bench.parts.publisher.extra[EXTRA]["policy"]
+    assert order(bench, Verb.ACCEPT, "1.2.0").exit_code == 0
+    assert bench.parts.publisher.extra[EXTRA]["policy"] != before
+    assert bench.settle(crates={("demo", "1.2.0"): crate}) == {}
+    assert bench.findings() == []
+
+
+def test_a_reason_is_as_long_as_can_be_shown_or_refused(bench):
+    assert order(bench, Verb.DENY, reason="x" * 501).exit_code == 2
+    assert order(bench, Verb.DENY, reason="x" * 500).exit_code == 0
+
+
+def test_check_takes_lines_as_the_index_has_them(bench):
+    crlf = FILE.replace(b"\n", b"\r\n")
+    bench.settle({"crlf": crlf.replace(b'"demo"', b'"crlf"')})
+    order(bench, Verb.DENY, "1.0.0", name=CrateName("crlf"))

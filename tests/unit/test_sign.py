@@ -175,7 +175,8 @@ def test_damaged_bytes_on_our_disk_are_no_base_for_an_audit(bench):
     target = published(bench, "demo")
     folder = bench.www("tuf/targets/index/de/mo")
     (folder / f"{target.sha256}.demo").write_bytes(index_line("demo", "1.0.0", "2" * 64))
-    assert "our disk" in bench.settle({"demo": index_line("demo", "1.0.0", "2" * 64)})["demo"]
+    (folder / f"{target.sha256}.demo.gz").write_bytes(b"damaged too")
+    assert "our own disk" in bench.settle({"demo": index_line("demo", "1.0.0", "2" * 64)})["demo"]
 
 
 def test_what_comes_back_to_old_bytes_is_named_again_and_not_pruned(bench):

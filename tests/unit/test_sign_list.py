@@ -7,8 +7,10 @@ import pytest
 from mirror.core.batch import Sweep
 from mirror.core.layout import target_path
 from mirror.core.names import CrateName
+from mirror.seam import Order, Verb
+from mirror.sign.orders import obey, obey_again
 from mirror.sign.state import EXTRA
-from tests.support.crates import crate_bytes, index_file
+from tests.support.crates import crate_bytes, index_file, index_line
 from tests.support.mirror_folder import locked
 from tests.support.signing import Workbench
 
@@ -149,3 +151,54 @@ def test_a_lock_file_that_is_gone_leaves_the_earlier_list_in_force(bench, lock):
     assert "stays in force" in bench.signer.trouble
     bench.settle(crates=crates("1.2.0"))
     assert shown(bench) == LINES[0] + LINES[2]
+
+
+def deny(bench, version):
+    bench.now += 1
+    decided = Order(Verb.DENY, CrateName("demo"), version, "bad")
+    return obey(bench.parts, bench.signer, decided, now=bench.now)
+
+
+def test_a_denied_crate_does_not_keep_the_list_from_being_complete(bench):
+    bench.settle({"demo": FILE}, crates("1.0.0"))
+    deny(bench, "1.2.0")
+    number = bench.offer(crates=crates("1.2.0"), sweep=Sweep(bench.now, bench.now, 1, 0, True))
+    (settled,) = bench.signer.settle([number], now=bench.now)
+    assert settled.denied == ("demo 1.2.0",)
+    assert bench.parts.publisher.extra[EXTRA]["complete_as_of"]
+
+
+def test_it_is_complete_no_longer_once_the_list_grows(bench, lock):
+    sweep = Sweep(bench.now, bench.now, 1, 0, whole_source=True)
+    bench.settle({"demo": FILE}, crates("1.0.0", "1.2.0"), sweep=sweep)
+    assert bench.parts.publisher.extra[EXTRA]["complete_as_of"]
+    lock_file(lock, *demo("1.0.0", "1.1.0", "1.2.0"))
+    obey_again(bench.parts, bench.signer, now=bench.now + 1)
+    assert bench.parts.publisher.extra[EXTRA]["complete_as_of"] is None
+
+
+def test_accepting_another_checksum_names_nothing_that_is_not_held(bench):
+    bench.settle({"demo": FILE}, crates("1.0.0", "1.2.0"))
+    other = index_line("demo", "1.0.0", "6" * 64) + b"\n" + LINES[1] + LINES[2]
+    assert bench.settle({"demo": other})
+    bench.now += 1
+    obey(bench.parts, bench.signer, Order(Verb.ACCEPT, CrateName("demo")), now=bench.now)
+    assert shown(bench) == LINES[2]
+    assert not bench.www("crates/demo/demo-1.0.0.crate").exists()
+    assert bench.findings() == []
+
+
+def test_a_finding_ends_with_its_name_on_the_list(bench, lock):
+    bench.settle({"demo": FILE}, crates("1.0.0"))
+    bench.settle(crates={("demo", "1.2.0"): crate_bytes("demo", "6.6.6")})
+    assert bench.parts.ledger.quarantined()
+    lock_file(lock, *demo("1.0.0"))
+    obey_again(bench.parts, bench.signer, now=bench.now + 1)
+    assert bench.parts.ledger.quarantined() == []
+
+
+def test_trouble_with_a_lock_file_names_no_path_of_this_machine(bench, lock):
+    lock.unlink()
+    bench.signer.reload_rules()
+    assert str(lock) not in bench.signer.trouble
+    assert bench.signer.trouble

@@ -81,3 +81,38 @@ def test_the_next_sweep_begins_anew(bench):
     settled = settle(bench, {"fresh": index_file("fresh", "1.0.0")}, began=2.0)
     assert (settled.stopped, settled.unexamined) == ("", ())
     assert bench.signer.trouble == ""
+
+
+def test_findings_that_stand_already_stop_no_later_sweep(bench):
+    settle(bench, bad(NAMES[:10]), began=1.0)
+    settled = settle(bench, bad(NAMES[:20]), began=2.0)
+    assert (len(settled.refused), settled.stopped) == (20, "")
+    assert settle(bench, bad(NAMES), began=3.0).stopped
+
+
+def gone(bench, names):
+    bench.now += 1
+    (settled,) = bench.signer.settle([bench.offer(gone=names)], now=bench.now)
+    bench.signer.swap_links()
+    return settled
+
+
+def test_an_upstream_that_has_nothing_any_more_takes_little_with_it(bench):
+    gone(bench, NAMES)
+    bench.now += 900
+    settled = gone(bench, NAMES)
+    left = [name for name in NAMES if bench.parts.publisher.lookup(f"index/cr/at/{name}")]
+    assert len(left) == len(NAMES) - 10
+    assert set(settled.doubted) == set(left)
+    assert "no more than that are withdrawn within an hour" in bench.signer.trouble
+    bench.settle({name: index_file(name, "1.0.0") for name in left})
+    assert bench.parts.ledger.quarantined() == []
+    assert bench.findings() == []
+
+
+def test_what_is_gone_for_good_goes_hour_by_hour(bench):
+    gone(bench, NAMES)
+    for _ in range(4):
+        bench.now += 3601
+        gone(bench, NAMES)
+    assert len(bench.parts.ledger.memory.deletions()) == len(NAMES)
