@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,7 @@ class Cursors:
         )
         return (oldest or None) if count >= names else None
 
-    def last_seen(self, *, but: Set[CrateName]) -> Cursor | None:
+    def last_seen(self, *, but: AbstractSet[CrateName]) -> Cursor | None:
         """Return the published name, not one of these, whose bytes were seen last."""
         rows = self._rows(
             "SELECT * FROM cursor WHERE known = ? AND sha256 != '' AND looked_at > 0"

@@ -22,6 +22,7 @@ from mirror.sync.fetcher import Fetcher
 from mirror.sync.flights import Flights, Remembered
 from mirror.sync.following import Following, held_names, published_version
 from mirror.sync.inbox import Inbox
+from mirror.sync.known import KnownVersions
 from mirror.sync.outbox import TIMESTAMP, Ends, Outbox
 from mirror.sync.parts import Parts
 from mirror.sync.retrying import Retrying
@@ -31,6 +32,7 @@ from mirror.sync.transport import PyreqwestTransport, TimeLimits
 from mirror.sync.upstream import Upstream
 from mirror.sync.values import Kind, Life, Pace, Progress, SyncReport
 from mirror.sync.wants import Wants
+from mirror.sync.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +162,7 @@ def _parts(
     config, clock, pace = life.config, life.clock, life.pace
     remembered = Remembered(clock)
     following = Following(cursors, config.mode)
-    retrying = Retrying(life, cursors, following)
+    retrying = Retrying(life, cursors, following, KnownVersions(life, cursors, remembered))
     crate_seconds = {
         Kind.PUBLISHED: pace.published_crate,
         Kind.REFUSED: config.max_age,
@@ -191,6 +193,7 @@ class Engine:
         self._config = parts.life.config
         self._fetcher = Fetcher(parts)
         self._sweeper = Sweeper(parts, self._fetcher, report)
+        self._watch = Watch(parts)
         self._inbox = Inbox(parts.life.config.run, Wants(parts, self._fetcher).answer)
         self._looked_when_said = 0
 
@@ -213,10 +216,12 @@ class Engine:
         """Say how upstream is, then sweep and try again what is due, for ever."""
         if not self._config.offline:
             await self._greet()
+            self._parts.tasks.create_task(self._watch.work())
         while True:
             due = await self._do_what_is_due()
             # Short steps: the clock may be set while we sleep.
-            await asyncio.sleep(min(max(due - self._life.clock(), 0.05), self._life.pace.tick))
+            step = min(max(due - self._life.clock(), 0.05), self._life.pace.tick)
+            await self._watch.wait(step)
             await self._say_confirmed()
 
     async def sweep(self) -> SyncReport:
@@ -239,6 +244,8 @@ class Engine:
         """Return when to look at the clock again."""
         if self._config.offline:
             return self._life.clock() + self._life.pace.tick
+        if self._watch.takes_sweep():
+            self._sweeper.sweep_now()
         sweep_at = await self._sweeper.sweep_when_due()
         return min(sweep_at, await self._sweeper.retry_when_due())
 

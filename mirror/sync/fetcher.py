@@ -7,7 +7,7 @@ ask for next. Each fetch is a task of its own, and nothing about one ends anothe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from mirror.core import plan
@@ -61,10 +61,12 @@ class Fetcher:
                 if brought.answer.data:
                     self._ahead.put(brought.name, self._unknown_dependencies(brought))
 
-    async def sweep(self, name: CrateName, turn: Turn) -> tuple[Outcome, bool]:
+    async def sweep(
+        self, name: CrateName, turn: Turn, hold: Callable[[BroughtIndex], None]
+    ) -> tuple[Outcome, bool]:
         """Look at one name unasked; return what came, and whether it goes to the signer.
 
-        Its flight has begun; a failure ends it.
+        Its flight has begun; a failure ends it. `hold` is told of a loss, in place of the signer.
 
         Raises:
             UpstreamError: no usable answer.
@@ -75,7 +77,10 @@ class Fetcher:
             if flight is not None and flight.lacking:
                 step = Fetch(conditional=False)
             brought = await self.index_files.look(name, step, turn)
-            self.index_files.put(brought)
+            if self.index_files.is_loss(brought):
+                hold(brought)
+            else:
+                self.index_files.put(brought)
         return brought.answer.outcome, self._parts.flights.get(name) is not None
 
     async def sweep_crate(self, crate: CrateId, turn: Turn) -> None:

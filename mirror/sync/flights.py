@@ -48,6 +48,8 @@ class Remembered:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._answers: OrderedDict[str, tuple[float, float, Result]] = OrderedDict()
+        self.refusals_since = clock()
+        """A refusal before this says nothing any more."""
 
     def put(self, key: str, result: Result, seconds: float) -> None:
         """Remember an answer for so long."""
@@ -60,6 +62,18 @@ class Remembered:
         """Return the answer, while it holds."""
         since, seconds, result = self._answers.get(key, (0.0, 0.0, None))
         return result if seconds_left(since, seconds, now=self._clock()) > 0 else None
+
+    def is_denied(self, key: str) -> bool:
+        """Whether the operator denies it, as the signer said not long ago."""
+        result = self.get(key)
+        return result is not None and result.denied
+
+    def forget_refusals(self) -> None:
+        """Ask again for everything that was refused: the operator decided something."""
+        self.refusals_since = self._clock()
+        refused = [key for key, kept in self._answers.items() if kept[2].kind is Kind.REFUSED]
+        for key in refused:
+            del self._answers[key]
 
 
 class Flights:
@@ -100,7 +114,7 @@ class Flights:
 
     def land(self, key: str, result: Result) -> None:
         """End a flight: everybody who waits hears the result."""
-        if result.kind is Kind.REFUSED:
+        if result.kind is Kind.REFUSED and not result.denied:
             self.refused[key] = result.reason
         # Most names have cursors; crates have only this.
         seconds = self._crate_seconds if " " in key else self._name_seconds

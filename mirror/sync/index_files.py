@@ -40,12 +40,13 @@ class IndexFiles:
         if not self._parts.following.is_known:
             return NOT_READ
         cursor = self._parts.cursors.get(name)
+        is_refused = cursor is not None and cursor.known is Known.REFUSED
         step = plan.plan_lacking(
             cursor,
             followed=self._parts.following.may_fetch(name),
             now=self._clock(),
             max_age=self._max_age,
-            trusted_since=self._began,
+            trusted_since=self._parts.remembered.refusals_since if is_refused else self._began,
         )
         match step:
             case Fetch():
@@ -153,11 +154,18 @@ class IndexFiles:
         result = Result(Kind.UNCHANGED, timestamp=self._parts.outbox.timestamp)
         self._parts.flights.land(cursor.name, result)
 
+    def is_loss(self, brought: BroughtIndex) -> bool:
+        """Whether upstream has no such file any more, and it is held."""
+        if brought.answer.outcome is not Outcome.GONE:
+            return False
+        cursor = self._parts.cursors.get(brought.name)
+        return cursor is not None and cursor.known in (Known.PUBLISHED, Known.REFUSED)
+
     def _put_gone(self, brought: BroughtIndex, cursor: Cursor, *, urgent: bool) -> None:
         parts = self._parts
         gone = Cursor(brought.name, Known.ABSENT, looked_at=brought.at)
-        held = cursor.known in (Known.PUBLISHED, Known.REFUSED)
-        if held or (parts.following.whole_source and plan.is_worth_reporting_gone(cursor)):
+        is_news = parts.following.whole_source and plan.is_worth_reporting_gone(cursor)
+        if is_news or self.is_loss(brought):
             parts.outbox.add_gone(gone, urgent=urgent)
             parts.flights.note_offered(brought.name)
             return

@@ -327,7 +327,7 @@ class Outbox:
     async def _settle_leftover(self, number: int) -> None:
         try:
             with open_batch(self._spool, number) as reader:
-                looks = reader.batch.looks
+                looks, crates = reader.batch.looks, reader.batch.crates
         except (MalformedMessageError, OSError) as error:
             logger.warning("batch %d: %s; dropped, it is fetched again", number, error)
             drop_batch(self._spool, number)
@@ -336,6 +336,9 @@ class Outbox:
         cursors = [_cursor(look) for look in looks if look.outcome is not Outcome.UNCHANGED]
         if self._remember(cursors, settled):
             self._note_doubts(settled)
+            # Of the rest the cursors tell; that a crate was refused, only this.
+            for key in settled.refused.keys() & {str(fetched.crate) for fetched in crates}:
+                self._ends.land(key, _result(key, settled, set(), set()))
             logger.info("batch %d, left by an earlier process: settled", number)
         drop_batch(self._spool, number)
 
@@ -357,7 +360,7 @@ def _after(cursor: Cursor, settled: Settled) -> Cursor:
 def _result(key: str, settled: Settled, gone: set[CrateName], unexamined: set[str]) -> Result:
     reason = settled.refused.get(key)
     if reason is not None:
-        return Result(Kind.REFUSED, reason, settled.timestamp)
+        return Result(Kind.REFUSED, reason, settled.timestamp, denied=key in settled.denied)
     if key in unexamined:
         return NOT_EXAMINED
     if key in gone and key not in settled.doubted:

@@ -3,7 +3,10 @@
 On the list comes what somebody wanted or the operator lists, and could not be had: upstream gave no
 usable answer, or the signer refused the crate that it gave. It leaves when it is there, when
 upstream says that there is no such thing, or when it is not followed any more. A wish that no
-sweep, list or held file backs ends after a week: else nonsense would stay for ever.
+sweep, list or held file backs ends after a week: else nonsense would stay for ever. A version that
+the index file does not name never comes on it.
+
+What is on the list changes in one place, where a flight lands; a sweep adds what it follows.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from mirror.core.names import CrateId, CrateName
@@ -25,6 +28,7 @@ from mirror.core.plan import (
 )
 from mirror.store.cursors import Cursors
 from mirror.sync.following import Following
+from mirror.sync.known import KnownVersions
 from mirror.sync.values import Kind, Life, Result, in_groups
 
 logger = logging.getLogger(__name__)
@@ -38,32 +42,51 @@ _DOUBT = Result(Kind.FAILED, "upstream says that it is gone", short="gone upstre
 class Retrying:
     """The list of one process."""
 
-    def __init__(self, life: Life, cursors: Cursors, following: Following) -> None:
+    def __init__(
+        self, life: Life, cursors: Cursors, following: Following, known: KnownVersions
+    ) -> None:
         self._clock = life.clock
         self._first = life.pace.retry_first
         self._refused_first = min(life.config.max_age, RETRY_LONGEST_SECONDS)
         self._cursors = cursors
         self._all = cursors.retries
         self._following = following
+        self._known = known
         self._said = ""
+        for retry in self._all:
+            self._all.mark(retry.key, is_wish=not self._is_backed(retry.key))
 
     def landed(self, key: str, result: Result, wanted: bool) -> None:
         """Take note of the end of a flight."""
-        if result.kind is Kind.FAILED:
-            if wanted or self._all.get(key) is not None:
-                self.failed({key: result})
-        elif result.kind is Kind.REFUSED and " " in key:
+        is_crate = " " in key
+        in_vain = result.kind in (Kind.FAILED, Kind.REFUSED) and not result.denied
+        if in_vain and is_crate and self._is_nonsense(crate_of(key)):
+            self._all.drop(key)
+        elif result.kind is Kind.FAILED:
+            if wanted or self.wants(key):
+                self._put(key, Trouble.FAILED, result, self._first)
+        elif in_vain and is_crate:
             short = short_refusal(result.reason)
             self._put(key, Trouble.REFUSED, replace(result, short=short), self._refused_first)
-            self._cursors.save()
-        elif self._all.drop(key):
+        else:
+            self._all.drop(key)
+        if self._all.is_changed:
             self._cursors.save()
 
-    def failed(self, results: dict[str, Result]) -> None:
-        """Put these on the list: upstream gave no usable answer for them."""
+    def follow_up(self, results: Mapping[str, Result]) -> None:
+        """Put on the list what a sweep follows and could not have."""
         for key, result in results.items():
-            self._put(key, Trouble.FAILED, result, self._first)
+            if not self.wants(key):
+                self._put(key, Trouble.FAILED, result, self._first)
         self._cursors.save()
+
+    def hurry_refused(self) -> None:
+        """Have everything that was refused tried now: the operator decided otherwise."""
+        now = self._clock()
+        for retry in self._all:
+            if retry.trouble is Trouble.REFUSED:
+                is_wish = not self._is_backed(retry.key)
+                self._all.put(replace(retry, due_at=now), is_wish=is_wish)
 
     def doubted(self, name: CrateName, at: float) -> None:
         """Have a name looked at again at that time or soon after: upstream says it is gone."""
@@ -123,7 +146,8 @@ class Retrying:
     def _put(self, key: str, trouble: Trouble, result: Result, first: float) -> None:
         now = self._clock()
         before = self._all.get(key) or Retry(key, trouble, "", "", now, -1, now)
-        if before.since + RETRY_FOR_SECONDS < now and not self._is_backed(key):
+        is_backed = self._is_backed(key)
+        if before.since + RETRY_FOR_SECONDS < now and not is_backed:
             logger.info("%s: given up after a week: %s", key, result.reason)
             self._all.drop(key)
             return
@@ -136,12 +160,17 @@ class Retrying:
             due_at = now + retry_wait(tries, first)
         # A doubted name is there, whatever happens to the second look.
         kept = before.trouble if before.trouble is Trouble.DOUBTED else trouble
-        self._all.put(Retry(key, kept, result.short, result.reason, before.since, tries, due_at))
+        retry = Retry(key, kept, result.short, result.reason, before.since, tries, due_at)
+        self._all.put(retry, is_wish=not is_backed)
 
     def _is_followed(self, key: str) -> bool:
         if " " in key:
             return self._following.may_fetch_crate(crate_of(key))
         return self._following.may_fetch(CrateName(key))
+
+    def _is_nonsense(self, crate: CrateId) -> bool:
+        """Whether upstream is known to have no such version; what is listed is wanted anyhow."""
+        return not self._following.is_list and self._known.lack(crate)
 
     def _is_backed(self, key: str) -> bool:
         """Whether there is more behind it than that somebody asked once."""

@@ -1,7 +1,8 @@
 """Turns at upstream: so many requests at once, and one that hangs does not keep its slot.
 
-A request that got no byte for a short while is set aside: it goes on, and its slot goes to the next
-one. Those set aside are bounded too, so upstream never sees more than `most` requests of ours.
+A request that got nothing, or next to nothing, for a short while is set aside, before the answer's
+head or behind it: it goes on, and its slot goes to the next one. Those set aside are bounded too,
+so upstream never sees more than `most` requests of ours.
 """
 
 from __future__ import annotations
@@ -10,8 +11,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx
+
 PATIENCE_SECONDS = 0.2
 """Without a byte for so long, a request gives its slot away."""
+BYTES_PER_SECOND_MIN = 10_000
+"""So does a body that comes more slowly than this, byte by byte."""
 PATIENCE_FACTOR = 4.0
 """Where upstream is slow with all its answers: so many times as long as it usually takes."""
 SET_ASIDE_FACTOR = 4
@@ -89,13 +94,20 @@ class Turn:
         self._bulk = bulk
         self._is_aside = False
         self._loop = asyncio.get_running_loop()
-        self._began = self._loop.time()
+        self._began = self._since = self._loop.time()
+        self._bytes = 0
+        """How many came since then."""
         self._timer = self._loop.call_later(slots.patience, self._lose_patience)
 
     def begun(self) -> None:
-        """Take note of the first byte; what comes keeps its slot."""
-        self._timer.cancel()
-        self._slots.note_first_byte(self._loop.time() - self._began)
+        """Take note of the answer's head; what comes keeps its slot."""
+        now = self._loop.time()
+        self._slots.note_first_byte(now - self._began)
+        self._since, self._bytes = now, 0
+
+    def came(self, count: int) -> None:
+        """Take note of bytes of the body."""
+        self._bytes += count
 
     def end(self) -> None:
         """Give the slot back, unless it was given away long ago."""
@@ -106,6 +118,30 @@ class Turn:
             self._slots.give_back(bulk=self._bulk)
 
     def _lose_patience(self) -> None:
-        self._is_aside = self._slots.set_aside(bulk=self._bulk)
-        if not self._is_aside:
-            self._timer = self._loop.call_later(self._slots.patience, self._lose_patience)
+        now, patience = self._loop.time(), self._slots.patience
+        wait = self._since + patience - now
+        if wait <= 0:
+            is_slow = self._bytes < BYTES_PER_SECOND_MIN * (now - self._since)
+            if is_slow and self._slots.set_aside(bulk=self._bulk):
+                self._is_aside = True
+                return
+            wait = patience
+            self._since, self._bytes = now, 0
+        self._timer = self._loop.call_later(wait, self._lose_patience)
+
+
+class HeardBody(httpx.AsyncByteStream):
+    """The body of an answer, whose bytes are told to the turn that it comes in."""
+
+    def __init__(self, body: httpx.AsyncByteStream, turn: Turn) -> None:
+        self._body = body
+        self._turn = turn
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._body:
+            self._turn.came(len(chunk))
+            yield chunk
+
+    async def aclose(self) -> None:
+        """Close the answer."""
+        await self._body.aclose()

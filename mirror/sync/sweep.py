@@ -21,6 +21,7 @@ from mirror.core.plan import Cursor
 from mirror.errors import UpstreamError, UpstreamUnreachableError
 from mirror.sync.fetcher import Fetcher
 from mirror.sync.flights import Flight
+from mirror.sync.losses import Losses
 from mirror.sync.outbox import NOT_EXAMINED
 from mirror.sync.parts import Parts
 from mirror.sync.retrying import short_refusal
@@ -57,7 +58,10 @@ class SweepRun:
         self._absent: set[CrateName] = set()
         self._failed: dict[CrateName, Result] = {}
         """Why a name is missing, as far as it is known."""
+        self._denied = 0
+        """So many crates the operator denies."""
         self._crates: dict[CrateId, Flight] = {}
+        self._losses = Losses(parts, fetcher)
         self._lost = False
         self.missing_followed = 0
         """After `run`: how much is missing of what the mode promises."""
@@ -116,7 +120,11 @@ class SweepRun:
             if name not in self._absent or name in self._failed
         ]
         ends = {crate: self._end_of(crate) for crate in self._work.crates}
-        return names, {c: end for c, end in ends.items() if end.kind is not Kind.PUBLISHED}
+        lacking = {c: end for c, end in ends.items() if end.kind is not Kind.PUBLISHED}
+        # What the operator denies is as it should be.
+        missing = {crate: end for crate, end in lacking.items() if not end.denied}
+        self._denied = len(lacking) - len(missing)
+        return names, missing
 
     def _end_of(self, crate: CrateId) -> Result:
         flight = self._crates.get(crate)
@@ -154,6 +162,9 @@ class SweepRun:
         async with asyncio.TaskGroup() as workers:
             for _ in range(min(self._parts.slots.most, count)):
                 workers.create_task(self._work_off(items))
+        await self._losses.settle()
+        # The callbacks of the flights that it ended come before anything is counted.
+        await asyncio.sleep(0)
 
     async def _work_off(self, items: Iterator[Item]) -> None:
         for item in items:
@@ -200,7 +211,7 @@ class SweepRun:
         # What is on the list of what is missing is lacking, whatever the cursor says.
         lacking = self._parts.retrying.wants(name)
         flight = self._parts.flights.start(name, urgent=False, lacking=lacking)
-        outcome, news = await self._fetcher.sweep(name, turn)
+        outcome, news = await self._fetcher.sweep(name, turn, self._losses.hold)
         self._count(name, outcome, news=news)
         flight.future.add_done_callback(partial(self._landed, name, outcome, news))
 
@@ -256,7 +267,7 @@ class SweepRun:
     def _report(self, names: Sequence[CrateName], crates: dict[CrateId, Result]) -> SyncReport:
         """Say how it ended, and see to it that what is missing is tried again."""
         looked = len(self._work.names) - len(names)
-        stored = self._work.held + len(self._work.crates) - len(crates)
+        stored = self._work.held + len(self._work.crates) - self._denied - len(crates)
         if self._stopped:
             # What was not examined is not missing: nobody looked at it.
             names = [name for name in names if self._failure(name) not in _UNTOUCHED]
@@ -297,16 +308,21 @@ class SweepRun:
         return {name: self._failure(name) for name in names if name not in told} | missing
 
     def _remember_missing(self, names: Sequence[CrateName], crates: dict[CrateId, Result]) -> None:
+        """Put on the list what is followed; what was wished for is on it, or was given up."""
+        followed = {
+            name: self._failure(name) for name in names if name not in self._work.unfollowed
+        }
         cursors = self._parts.cursors
         cursors.put(
-            replace(cursors.get(name) or Cursor(name), trouble=self._failure(name).reason)
-            for name in names
+            replace(cursors.get(name) or Cursor(name), trouble=failure.reason)
+            for name, failure in followed.items()
         )
         if self._lost or self._stopped:
             return  # The next sweep asks for all of it.
-        failed: dict[str, Result] = {name: self._failure(name) for name in names}
-        failed |= {str(c): result for c, result in crates.items() if result.kind is Kind.FAILED}
-        self._parts.retrying.failed(failed)
+        failed: dict[str, Result] = {str(name): failure for name, failure in followed.items()}
+        if self._parts.following.is_list and self._retries is None:
+            failed |= {str(c): end for c, end in crates.items() if end.kind is Kind.FAILED}
+        self._parts.retrying.follow_up(failed)
 
 
 def sweeping(began: float, work: Work) -> Sweeping:

@@ -58,6 +58,10 @@ class Sweeper:
         await self._end_sweep(began, work, result, run.missing_followed)
         return result
 
+    def sweep_now(self) -> None:
+        """Have the next sweep due at once."""
+        self._next_sweep_at = 0.0
+
     async def sweep_when_due(self) -> float:
         """Sweep if it is time; return when it is time again."""
         now = self._life.clock()

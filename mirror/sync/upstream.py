@@ -31,7 +31,7 @@ from mirror.errors import (
 from mirror.sync import answers, transport
 from mirror.sync.contact import Contact
 from mirror.sync.hops import ELSEWHERE, Hops
-from mirror.sync.slots import Slots, Turn
+from mirror.sync.slots import HeardBody, Slots, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +106,14 @@ class Upstream:
             UpstreamError: it is not, or not well.
         """
         await self._current_dl()
+
+    async def has_same_config(self) -> bool:
+        """Ask for config.json; whether it says the same as last time, if there was one.
+
+        Raises:
+            UpstreamError: no usable answer.
+        """
+        return await self._fetch_dl() == self._dl or not self._dl
 
     async def close(self) -> None:
         """Close every connection."""
@@ -200,6 +208,8 @@ class Upstream:
                         await self._hops.check(start, subject)
                     response = await self._follow(start, headers, subject)
                     own.begun()
+                    assert isinstance(response.stream, httpx.AsyncByteStream)
+                    response.stream = HeardBody(response.stream, own)
                     try:
                         yield response
                     finally:

@@ -35,6 +35,8 @@ class Result:
     """For FAILED: what it has in common with many others, as in `UpstreamError`."""
     unreachable: bool = False
     """Upstream as a whole was away: it says nothing about this one."""
+    denied: bool = False
+    """For REFUSED: the operator denies it, so it is not missing."""
 
 
 ABSENT = Result(Kind.ABSENT)
@@ -125,6 +127,8 @@ class Pace:
     """After so long what is wanted and missing is tried again, then after twice as long."""
     tick: float = 10.0
     """So often it is looked whether something is due."""
+    watch: float = 1.0
+    """So often it is looked whether the operator's lists or decisions changed."""
     signer_retry: float = 1.0
     signer_grace: float = 3.0
     """A signer that does not answer for so long is worth a line: it may just be starting."""

@@ -65,8 +65,11 @@ async def sweep_work(parts: Parts, *, once: bool) -> Work:
     # Thousands of looks at the disk.
     crates = await asyncio.to_thread(lacking, parts.life.config.www, listed)
     missing = set(crates)
+    # The operator denies them: nothing comes of another try before that is forgotten.
+    denied = {crate for crate in crates if parts.remembered.is_denied(str(crate))}
     parts.retrying.prune(str(crate) for crate in listed if crate not in missing)
-    return Work(names, crates, held=len(listed) - len(crates))
+    crates = [crate for crate in crates if crate not in denied]
+    return Work(names, crates, held=len(listed) - len(missing))
 
 
 def round_work(due: Sequence[Retry]) -> Work:

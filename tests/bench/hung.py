@@ -1,8 +1,10 @@
 """A hundred hung files among 1,500: how long the rest takes, with them and without.
 
     python -m tests.bench.hung [--sample FOLDER] [--crates 1500] [--hung 100] [--delay 30]
+        [--how hang|stall|trickle]
 
-Upstream takes the request for a hung file and never answers. `sync --once` in mode list, all time
+Upstream takes the request for a hung file and never answers, or answers half of it, or a byte every
+50 ms. `sync --once` in mode list, all time
 limits as they are by default; what counts is the moment when the last of the others lies under the
 web root. Without: a list that does not name the hung ones.
 """
@@ -54,6 +56,7 @@ def main():
     parser.add_argument("--crates", type=int, default=1500)
     parser.add_argument("--hung", type=int, default=100)
     parser.add_argument("--delay", type=float, default=30, help="milliseconds")
+    parser.add_argument("--how", choices=("hang", "stall", "trickle"), default="hang")
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -80,7 +83,7 @@ def main():
             times = []
             for number in range(options.runs):
                 with fast_upstream(
-                    registry.folder, delay=options.delay / 1000, hung=paths[what]
+                    registry.folder, delay=options.delay / 1000, hung=paths[what], how=options.how
                 ) as upstream:
                     work = folder / f"{what}-{number}"
                     times.append(seconds_until_stored(work, upstream, lock, rest))

@@ -4,7 +4,7 @@
         …
 
 It reads no more of a request than its path and whether gzip is welcome. A hung path is taken and
-never answered.
+never answered; `how="stall"` answers half of it, `how="trickle"` a byte every 50 ms.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @contextlib.contextmanager
-def fast_upstream(folder, *, delay=0.0, hung=()):
+def fast_upstream(folder, *, delay=0.0, hung=(), how="hang"):
     """Serve a registry's folder from another process; yield its URL."""
-    command = [sys.executable, "-m", "tests.fakes.fast_upstream", str(folder), str(delay)]
+    command = [sys.executable, "-m", "tests.fakes.fast_upstream", str(folder), str(delay), how]
     with subprocess.Popen(
         command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -68,10 +68,11 @@ def _answer(data, headers=b""):
 class _Connection(asyncio.Protocol):
     """One client's connection; requests may come one behind the other."""
 
-    def __init__(self, answers, delay, hung):
+    def __init__(self, answers, delay, hung, how):
         self._answers = answers
         self._delay = delay
         self._hung = hung
+        self._how = how
         self._read = b""
 
     def connection_made(self, transport):
@@ -82,21 +83,35 @@ class _Connection(asyncio.Protocol):
         while b"\r\n\r\n" in self._read:
             request, _, self._read = self._read.partition(b"\r\n\r\n")
             path = request.split(b" ", 2)[1]
-            if path in self._hung:
-                continue
             answer = self._answers.to(path, packed=b"gzip" in request)
+            if path in self._hung:
+                self._misbehave(answer)
+                continue
             # All are as late as each other, so they stay in order.
             asyncio.get_running_loop().call_later(self._delay, self._write, answer)
+
+    def _misbehave(self, answer):
+        head, _, body = answer.partition(b"\r\n\r\n")
+        if self._how == "stall":
+            self._write(head + b"\r\n\r\n" + body[: len(body) // 2])
+        elif self._how == "trickle":
+            self._write(head + b"\r\n\r\n")
+            self._trickle(body)
+
+    def _trickle(self, body):
+        self._write(body[:1])
+        if body and not self._transport.is_closing():
+            asyncio.get_running_loop().call_later(0.05, self._trickle, body[1:])
 
     def _write(self, answer):
         if not self._transport.is_closing():
             self._transport.write(answer)
 
 
-async def _serve(folder, delay, hung):
+async def _serve(folder, delay, hung, how):
     loop, answers = asyncio.get_running_loop(), None
     server = await loop.create_server(
-        lambda: _Connection(answers, delay, hung), "127.0.0.1", 0, backlog=1024
+        lambda: _Connection(answers, delay, hung, how), "127.0.0.1", 0, backlog=1024
     )
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     answers = _Answers(folder, url)
@@ -106,4 +121,4 @@ async def _serve(folder, delay, hung):
 
 if __name__ == "__main__":
     hung_paths = {path.encode() for path in json.loads(sys.stdin.readline())}
-    uvloop.run(_serve(Path(sys.argv[1]), float(sys.argv[2]), hung_paths))
+    uvloop.run(_serve(Path(sys.argv[1]), float(sys.argv[2]), hung_paths, sys.argv[3]))

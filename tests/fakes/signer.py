@@ -42,6 +42,10 @@ class FakeSigner:
         self.timestamp = self._read_timestamp()
         self.refuse = {}
         """Name, or `name version` -> reason."""
+        self.denied = ()
+        """Those of them that the operator denies."""
+        self.policy = ""
+        """The digest of the rules, as the timestamp says it."""
         self.doubt = {}
         """Name -> when to look again, where a batch says that it is gone."""
         self.stop = ""
@@ -110,7 +114,9 @@ class FakeSigner:
             self.refused_whole.append(number)
             return Settled(number, self.timestamp, refused_whole=self.refuse_whole.pop(0))
         if not self._keep:
-            return self._take_over(Settled(number, self.timestamp + 1, self.refuse))
+            return self._take_over(
+                Settled(number, self.timestamp + 1, self.refuse, denied=tuple(self.denied))
+            )
         with open_batch(self._config.spool, number) as batch:
             seen = Seen(batch)
         if self.stop and seen.batch.sweeping:
@@ -119,7 +125,20 @@ class FakeSigner:
         self.batches.append(seen)
         self._place(seen.crates)
         doubted = {name: self.doubt[name] for name in seen.gone if name in self.doubt}
-        return self._take_over(Settled(number, self.timestamp + 1, self.refuse, doubted=doubted))
+        return self._take_over(
+            Settled(
+                number,
+                self.timestamp + 1,
+                self.refuse,
+                doubted=doubted,
+                denied=tuple(self.denied),
+            )
+        )
+
+    def decide(self, policy):
+        """Publish that the rules are others now."""
+        self.policy = policy
+        self._publish()
 
     def _take_over(self, settled):
         self.timestamp = settled.timestamp
@@ -135,7 +154,8 @@ class FakeSigner:
 
     def _publish(self):
         self._published.parent.mkdir(parents=True, exist_ok=True)
-        self._published.write_text(json.dumps({"signed": {"version": self.timestamp}}))
+        signed = {"version": self.timestamp, "x-crateseal": {"policy": self.policy}}
+        self._published.write_text(json.dumps({"signed": signed}))
 
     def _read_timestamp(self):
         with contextlib.suppress(OSError, ValueError):

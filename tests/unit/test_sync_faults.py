@@ -279,7 +279,7 @@ async def test_an_error_that_nobody_foresaw_fails_its_fetch_and_nothing_else(tmp
             assert (result.kind, "ZeroDivisionError" in result.reason) == (Kind.FAILED, True)
         swept = parts.flights.start(itoa, urgent=False, lacking=False)
         with pytest.raises(UpstreamError, match="a mistake of ours: ZeroDivisionError"):
-            await fetcher.sweep(itoa, None)
+            await fetcher.sweep(itoa, None, [].append)
         assert swept.future.result().kind is Kind.FAILED
     cursors.close()
     assert caplog.text.count("nobody foresaw") == 3

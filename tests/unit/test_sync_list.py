@@ -1,11 +1,14 @@
 """Mode list: exactly what lock files name, index files and crates, many at a time."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from mirror.core.names import CrateName
 from mirror.errors import UsageError
+from mirror.once import exit_code_of_look
+from mirror.store.cursors import Cursors
 from mirror.sync.engine import run_sync
 from mirror.sync.retrying import crate_of
 from mirror.sync.values import Pace, SyncReport
@@ -17,6 +20,7 @@ from tests.support.syncing import BUSY, Clock, in_loop, settings, sync_once, syn
 from tests.unit.test_sync_want import ITOA_CRATE
 
 SAMPLES = ("fnv 1.0.7", "hex 0.4.3", "itoa 1.0.18", "wasi 0.11.0+wasi-snapshot-preview1")
+WATCHFUL = replace(BUSY, watch=0.05)
 SOURCE = "registry+https://github.com/rust-lang/crates.io-index"
 
 
@@ -191,6 +195,59 @@ async def test_what_a_lock_names_besides_is_said_and_left_out(tmp_path, caplog):
         report, _ = await sync_once(config)
         assert report == SyncReport(looked=1, changed=1, stored=1, is_list=True)
         assert "1 packages are not from crates.io and are not mirrored: mine 1.0.0" in caplog.text
+
+
+DENIED = {"itoa 1.0.18": "denied: RUSTSEC-2026-0001"}
+
+
+@in_loop
+async def test_what_the_operator_denies_is_not_missing(tmp_path):
+    with FakeUpstream() as upstream:
+        config = listed(tmp_path, upstream)
+        signer = FakeSigner(config)
+        signer.refuse, signer.denied = DENIED, tuple(DENIED)
+        report, _ = await sync_once(config, signer=signer)
+        assert str(report) == "3 stored"
+        assert exit_code_of_look(report) == 0
+        assert signer.sweeps[0].missing == 0
+        cursors = Cursors(config.cursors)
+        assert len(cursors.retries) == 0
+        cursors.close()
+
+
+@in_loop
+async def test_what_is_denied_is_fetched_once_and_again_when_it_is_allowed(tmp_path):
+    with FakeUpstream() as upstream:
+        config = listed(tmp_path, upstream, recheck_every=0.2)
+        signer = FakeSigner(config)
+        signer.refuse, signer.denied = DENIED, tuple(DENIED)
+        signer.policy = "one"
+        async with syncing(config, signer=signer, pace=WATCHFUL) as sync:
+            await until(lambda: len(signer.sweeps) > 3)
+            assert upstream.requests[ITOA_CRATE] == 1
+            assert (await sync.want(crates=["itoa 1.0.18"])).refused == DENIED
+            assert upstream.requests[ITOA_CRATE] == 1
+            signer.refuse, signer.denied = {}, ()
+            signer.decide("two")
+            await until(lambda: upstream.requests[ITOA_CRATE] == 2, seconds=3)
+            await until(lambda: list(config.www.glob("crates/itoa/*")))
+
+
+@in_loop
+async def test_a_lock_or_a_decision_that_changed_is_in_force_at_once(tmp_path):
+    with FakeUpstream() as upstream:
+        config = listed(tmp_path, upstream, ["itoa 1.0.18"], recheck_every=86_400)
+        signer = FakeSigner(config)
+        signer.policy = "one"
+        async with syncing(config, signer=signer, pace=replace(WATCHFUL, tick=60.0)):
+            await until(lambda: len(signer.sweeps) == 1)
+            await asyncio.sleep(0.3)
+            assert len(signer.sweeps) == 1
+            locked(config.lock[0], ["hex 0.4.3"])
+            await until(lambda: "hex 0.4.3" in crates_of(signer), seconds=3)
+            await until(lambda: len(signer.sweeps) == 2)
+            signer.decide("two")
+            await until(lambda: len(signer.sweeps) == 3, seconds=3)
 
 
 def test_work_goes_through_each_crate_behind_its_name():

@@ -1,6 +1,7 @@
 """What is wanted and missing stays on a list, is tried again by itself, and is told."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,10 @@ from mirror.core.plan import Retry, Trouble
 from mirror.errors import LockMismatchError, UpstreamUnreachableError
 from mirror.once import details_of_look, exit_code_of_look
 from mirror.store.cursors import Cursors
+from mirror.store.retries import Retries
+from mirror.sync.flights import Remembered
 from mirror.sync.following import Following
+from mirror.sync.known import KnownVersions
 from mirror.sync.retrying import Retrying, crate_of, short_refusal
 from mirror.sync.values import ABSENT, Kind, Life, Result, SyncReport
 from tests.fakes.signer import FakeSigner
@@ -32,7 +36,8 @@ def cursors(tmp_path):
 def listed(tmp_path, cursors, clock, mode="cache"):
     life = Life(settings(tmp_path, "sparse+http://127.0.0.1:1/", mode=mode), clock, QUICK)
     life = Life(life.config, clock, BUSY)
-    return Retrying(life, cursors, Following(cursors, mode))
+    known = KnownVersions(life, cursors, Remembered(clock))
+    return Retrying(life, cursors, Following(cursors, mode), known)
 
 
 @in_loop
@@ -179,9 +184,9 @@ def test_waits_grow_twofold_up_to_an_hour(tmp_path, cursors):
     retrying = listed(tmp_path, cursors, clock)
     waits = []
     for _ in range(20):
-        retrying.failed({"itoa": FAILED})
+        retrying.landed("itoa", FAILED, wanted=True)
         waits.append(round(retrying.next_due() - clock(), 1))
-        retrying.failed({"itoa": FAILED})  # who asks meanwhile does not make them longer
+        retrying.landed("itoa", FAILED, wanted=True)  # asking meanwhile makes them no longer
         clock.ahead += waits[-1] + 1
     assert waits[:4] == [0.2, 0.4, 0.8, 1.6]
     assert waits[-1] == 3_600
@@ -190,16 +195,69 @@ def test_waits_grow_twofold_up_to_an_hour(tmp_path, cursors):
 def test_a_wish_that_nothing_backs_ends_after_a_week(tmp_path, cursors):
     clock = Clock()
     retrying = listed(tmp_path, cursors, clock)
-    retrying.failed({"nonsense": FAILED, "nonsense 1.0.0": FAILED})
+    for key in ("nonsense", "nonsense 1.0.0"):
+        retrying.landed(key, FAILED, wanted=True)
     clock.ahead += 8 * 86_400
     assert len(retrying.due()) == 2
-    retrying.failed({"nonsense": FAILED, "nonsense 1.0.0": FAILED})
+    for key in ("nonsense", "nonsense 1.0.0"):
+        retrying.landed(key, FAILED, wanted=False)
     assert len(cursors.retries) == 0
     in_list = listed(tmp_path, cursors, clock, "list")
-    in_list.failed({"itoa 1.0.0": FAILED})
+    in_list.follow_up({"itoa 1.0.0": FAILED})
     clock.ahead += 8 * 86_400
-    in_list.failed({"itoa 1.0.0": FAILED})
+    in_list.landed("itoa 1.0.0", FAILED, wanted=False)
     assert in_list.wants("itoa 1.0.0")
+
+
+@in_loop
+async def test_a_wish_given_up_does_not_come_back_by_itself(tmp_path):
+    clock = Clock()
+    with FakeUpstream() as upstream:
+        config = settings(tmp_path, upstream)
+        upstream.fault("/index/no/su/nosuch", "status", 500)
+        async with syncing(config, pace=BUSY, clock=clock) as sync:
+            assert (await sync.want("nosuch", crates=["nosuch 1.0.0"])).failed
+            clock.ahead += 8 * 86_400
+            await until(lambda: upstream.requests["/index/no/su/nosuch"] > 1)
+            await asyncio.sleep(0.3)
+            asked = upstream.total
+            await asyncio.sleep(0.7)
+            assert upstream.total == asked
+        cursors = Cursors(config.cursors)
+        # Nor is there a cursor of a name that nobody follows.
+        assert (len(cursors.retries), len(cursors)) == (0, 0)
+        cursors.close()
+
+
+@in_loop
+async def test_a_version_that_the_index_file_does_not_name_is_not_on_the_list(tmp_path):
+    with FakeUpstream() as upstream:
+        config = settings(tmp_path, upstream)
+        # As some hosts answer for what they do not have.
+        upstream.fault("/crates/itoa/itoa-9.9.9.crate", "status", 403)
+        upstream.fault("/crates/nosuch/nosuch-1.0.0.crate", "status", 403)
+        upstream.fault(ITOA_CRATE, "status", 403)
+        async with syncing(config) as sync:
+            await sync.want("itoa", "nosuch")
+            published = config.www / "index/it/oa/itoa"
+            published.parent.mkdir(parents=True)
+            published.write_bytes(upstream.read(ITOA))
+            wanted = ["itoa 9.9.9", "nosuch 1.0.0", "itoa 1.0.18"]
+            answer = await sync.want(crates=wanted)
+            assert answer.failed.keys() == set(wanted)
+        cursors = Cursors(config.cursors)
+        assert [retry.key for retry in cursors.retries] == ["itoa 1.0.18"]
+        cursors.close()
+
+
+def test_where_the_table_is_full_what_is_followed_stays():
+    retries = Retries(most=2)
+    first = Retry("followed", Trouble.FAILED, "of 500", "", 0.0, 0, 0.0)
+    retries.put(first)
+    retries.put(replace(first, key="wish"), is_wish=True)
+    retries.put(replace(first, key="followed-too"))
+    retries.put(replace(first, key="wish-too"), is_wish=True)
+    assert [retry.key for retry in retries] == ["followed", "followed-too"]
 
 
 def test_what_ends_well_or_is_absent_leaves_the_list(tmp_path, cursors):

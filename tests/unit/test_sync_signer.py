@@ -10,6 +10,7 @@ from tests.fakes.signer import FakeSigner
 from tests.fakes.upstream import FakeUpstream
 from tests.support.syncing import BUSY, QUICK, Clock, in_loop, settings, sync_once, syncing, until
 from tests.unit.test_sync_sweep import ITOA, NAMES, indexed
+from tests.unit.test_sync_want import ITOA_CRATE
 
 
 @in_loop
@@ -157,3 +158,41 @@ async def test_a_signer_that_is_just_starting_is_not_complained_of(tmp_path, cap
             async with FakeSigner(config):
                 assert not (await wanted).failed
             assert "the signer is back" in caplog.text
+
+
+@in_loop
+async def test_a_decision_makes_every_refusal_worth_a_question(tmp_path):
+    with FakeUpstream() as upstream:
+        config = settings(tmp_path, upstream)
+        signer = FakeSigner(config)
+        signer.refuse = {"hex": "no good", "itoa 1.0.18": "no good"}
+        signer.policy = "one"
+        async with syncing(config, signer=signer, pace=replace(BUSY, watch=0.05)) as sync:
+            assert (await sync.want("hex", crates=["itoa 1.0.18"])).refused == signer.refuse
+            await asyncio.sleep(0.3)
+            assert upstream.requests[ITOA_CRATE] == 1
+            signer.refuse = {}
+            signer.decide("two")
+            # What is on the list comes by itself, and an index file when somebody asks.
+            await until(lambda: upstream.requests[ITOA_CRATE] == 2, seconds=3)
+            assert not (await sync.want("hex")).refused
+
+
+@in_loop
+async def test_a_crate_refused_in_a_batch_that_was_left_over_is_tried_again(tmp_path):
+    with FakeUpstream() as upstream:
+        config = settings(tmp_path, upstream)
+        signer = FakeSigner(config)
+        signer.silent = 1_000
+        async with syncing(config, signer=signer) as sync:
+            wanted = asyncio.create_task(sync.want(crates=["itoa 1.0.18"]))
+            await until(lambda: signer.offers)
+            wanted.cancel()
+        signer = FakeSigner(config)
+        signer.refuse = {"itoa 1.0.18": "expected sha256 aa, got bb"}
+        async with syncing(config, signer=signer):
+            await until(lambda: signer.batches)
+            await asyncio.sleep(0.2)
+        cursors = Cursors(config.cursors)
+        assert [retry.key for retry in cursors.retries] == ["itoa 1.0.18"]
+        cursors.close()

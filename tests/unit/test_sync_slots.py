@@ -34,12 +34,13 @@ async def until_all_but(config, hung, count):
     return took
 
 
+@pytest.mark.parametrize("fault", ["hang", "stall", "trickle"])
 @in_loop
-async def test_hung_files_do_not_hold_the_jobs(tmp_path):
+async def test_hung_files_do_not_hold_the_jobs(tmp_path, fault):
     with FakeUpstream(delay=0.01) as upstream:
         crates = made(upstream, 200)
         for number in range(0, 200, 5):  # forty of them, more than there are jobs
-            upstream.fault(f"/crates/name{number:04}/name{number:04}-1.0.0.crate", "hang")
+            upstream.fault(f"/crates/name{number:04}/name{number:04}-1.0.0.crate", fault)
         config = listed(tmp_path, upstream, crates, jobs=16, **PATIENT)
         # A third of the first time limit, which sixteen at a time would have to wait out thrice.
         assert await until_all_but(config, 40, 200) < 3.0
@@ -89,6 +90,7 @@ async def test_a_request_without_a_byte_gives_its_slot_away_and_no_other():
     slots = Slots(2, patience=0.05)
     async with slots.turn(bulk=False) as quick:
         quick.begun()
+        coming = asyncio.create_task(let_come(quick, 1_000))
         async with slots.turn(bulk=False):
             await asyncio.sleep(0.08)
             assert slots.aside == 1
@@ -97,6 +99,28 @@ async def test_a_request_without_a_byte_gives_its_slot_away_and_no_other():
         assert slots.aside == 0
         await asyncio.sleep(0.08)
         assert slots.aside == 0
+        coming.cancel()
+
+
+@pytest.mark.parametrize("count", [0, 20])
+@in_loop
+async def test_a_body_that_comes_no_further_or_too_slowly_gives_its_slot_away(count):
+    slots = Slots(1, patience=0.05)
+    async with slots.turn(bulk=False) as turn:
+        turn.begun()
+        turn.came(20_000)
+        coming = asyncio.create_task(let_come(turn, count))
+        async with asyncio.timeout(1), slots.turn(bulk=False):
+            assert slots.aside == 1
+        coming.cancel()
+    assert slots.aside == 0
+
+
+async def let_come(turn, count):
+    """Let so many bytes come each hundredth of a second."""
+    while True:
+        turn.came(count)
+        await asyncio.sleep(0.01)
 
 
 @in_loop
