@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,6 +32,8 @@ from mirror.options import (
 )
 
 LOG = logging.getLogger("crateseal")
+
+_OF_THE_MIRROR = ("uvloop", "pyreqwest", "uvicorn", "fastapi")
 
 _TALKATIVE_LIBRARIES = ("httpx", "httpcore", "uvicorn", "asyncio", "tuf", "securesystemslib")
 
@@ -191,6 +194,15 @@ def _add_crate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("crate", metavar="NAME[@VERSION]", help="the crate, or one version of it")
 
 
+def _add_accepted(parser: argparse.ArgumentParser) -> None:
+    _add_crate(parser)
+    parser.add_argument(
+        "--sha256",
+        metavar="HEX",
+        help="only if this is still what is quarantined (its first digits, from `status`)",
+    )
+
+
 def _add_denied(parser: argparse.ArgumentParser) -> None:
     _add_crate(parser)
     parser.add_argument("--reason", metavar="TEXT", required=True, help="why; everybody sees it")
@@ -240,10 +252,26 @@ def _say_nothing(_text: str) -> None:
 # ---- commands
 
 
+def _require_the_mirror() -> None:
+    """Make sure that what `pip install crateseal` leaves out is there.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if any(find_spec(name) is None for name in _OF_THE_MIRROR):
+        raise UsageError(
+            "this is the far side alone; for a mirror: pip install 'crateseal[mirror]'"
+        )
+
+
 def _config(arguments: argparse.Namespace) -> Config:
+    if arguments.command in {UP, SYNC, SERVE}:
+        _require_the_mirror()
     config = load_config(vars(arguments), os.environ, folder=Path())
     if arguments.command in {UP, SYNC} and config.mode == "index" and config.names is None:
         raise UsageError("mode index follows a list of names; say which with --names FILE or URL")
+    if config.lock and config.mode != "list":
+        raise UsageError(f"--lock is for mode list, and this is mode {config.mode}: --mode list")
     if config.names and "://" not in config.names and not Path(config.names).is_file():
         raise UsageError(f"--names {config.names}: no such file; name a file or URL of names")
     return config
@@ -323,8 +351,9 @@ def _decide(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{error}; give NAME or NAME@VERSION") from error
     verb = Verb(arguments.command)
     reason = arguments.reason if verb is Verb.DENY else ""
+    sha256 = (arguments.sha256 or "") if verb is Verb.ACCEPT else ""
     say = _say_nothing if arguments.quiet else _say
-    order = Order(verb, name, version, reason)
+    order = Order(verb, name, version, reason, sha256)
     return wiring.decide(_config(arguments), order, time.time, say=say)
 
 
@@ -417,9 +446,13 @@ _COMMANDS = {
     ),
     "accept": _Command(
         "let a quarantined change through, after a look at what `status` shows",
-        ("crateseal accept serde", "crateseal accept old-crate@0.1.0"),
+        (
+            "crateseal accept serde",
+            "crateseal accept serde --sha256 3f7a91c2",
+            "crateseal accept old-crate@0.1.0",
+        ),
         _decide,
-        _add_crate,
+        _add_accepted,
         operands="NAME[@VERSION]",
     ),
     "verify": _Command(

@@ -14,6 +14,7 @@
     │   │   ├── FeaturesChangedError
     │   │   ├── LinksChangedError
     │   │   ├── PubtimeChangedError
+    │   │   ├── UnreadableFieldError
     │   │   ├── LostRecordError
     │   │   └── ReturnedError
     │   ├── LockMismatchError
@@ -127,6 +128,10 @@ class ReturnedError(AuditError):
     """A crate that upstream deleted is back, and may be somebody else's: held."""
 
 
+class UnreadableFieldError(AuditError):
+    """A field that may change became one that cargo cannot read: the version is as good as gone."""
+
+
 class LostRecordError(AuditError):
     """What was published is lost on our own disk, so that there is nothing to compare with."""
 
@@ -144,7 +149,7 @@ class DeniedError(RejectedError):
 
 
 class OwnMistakeError(RejectedError):
-    """A mistake of ours that some bytes brought out; they are refused, and their neighbours go on."""
+    """A mistake of ours that some bytes brought out; they are refused, their neighbours go on."""
 
 
 class UnsignedError(RejectedError):

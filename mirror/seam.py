@@ -91,6 +91,8 @@ class Order:
     version: str | None = None
     reason: str = ""
     """For DENY; public."""
+    sha256: str = ""
+    """For ACCEPT: how the digest of what was looked at begins; "": whatever is quarantined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,7 @@ def parse_order(line: bytes) -> Order:
             crate.canonical_name,
             None if version is None else crate.version,
             str(fields.get("reason", "")),
+            str(fields.get("sha256", "")),
         )
     except (RejectedError, KeyError, ValueError) as error:
         raise MalformedMessageError(

@@ -27,6 +27,11 @@ SOON_SHARE = 0.15
 _LIVES = {"timestamp": 1, "snapshot": 7, "bins": 60, "crates": 365, "targets": 365, "root": 180}
 """Days from signing to expiry, for telling what is soon."""
 _DAY = 86400.0
+_ADVICE = (
+    "leave it: what was published stays, and upstream may mend it",
+    "`crateseal accept NAME` publishes what was refused (look first: locks made before may fail)",
+    "`crateseal deny NAME` withdraws it",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +138,18 @@ def _expiry_lines(expires: Mapping[str, str], now: float) -> Iterable[_Line]:
 def _quarantine_lines(quarantined: Iterable[Mapping[str, Any]], now: float) -> list[_Line]:
     found = [_Line("", _quarantined(each, now), "red") for each in quarantined]
     heading = _Line("quarantined", f"{len(found)}" if found else "nothing", "red" if found else "")
-    return [heading, *found]
+    advice = [_Line("", text) for text in _ADVICE] if found else []
+    return [heading, *found, *advice]
 
 
 def _quarantined(each: Mapping[str, Any], now: float) -> str:
     kept = "not published" if each.get("first_sight") else "stays as it was"
     since = _ago(each.get("since"), now)
     state = "held: " if each.get("kind") == "hold" else ""
-    return f"{state}{each.get('name')}: {each.get('reason')} ({each.get('rule')}, {since}; {kept})"
+    digest = str(each.get("sha256") or "")
+    which = f"; sha256 {digest[:8]}" if digest else ""
+    rule = each.get("rule")
+    return f"{state}{each.get('name')}: {each.get('reason')} ({rule}, {since}; {kept}{which})"
 
 
 def _denied_lines(denied: Iterable[Mapping[str, Any]], now: float) -> list[_Line]:

@@ -27,6 +27,7 @@ from mirror.core.meaning import (
     split_of,
 )
 from mirror.core.names import CrateName, index_path
+from mirror.core.readable import unreadable
 from mirror.core.times import parse_rfc3339, rfc3339
 from mirror.errors import (
     AuditError,
@@ -37,6 +38,7 @@ from mirror.errors import (
     LinksChangedError,
     PubtimeChangedError,
     ReturnedError,
+    UnreadableFieldError,
     VersionVanishedError,
 )
 
@@ -54,6 +56,7 @@ _SEVERITY: tuple[type[AuditError], ...] = (
     FeaturesChangedError,
     LinksChangedError,
     PubtimeChangedError,
+    UnreadableFieldError,
 )
 # Fields with a rule of their own; the others may change, which is logged.
 _RULED = frozenset(
@@ -138,11 +141,37 @@ def audit_index_file(
         if version not in before:
             stones = tombstones.get(version) if accepted is not None else None
             _audit_new(seen, lines, stones, first_sight=accepted is None)
+            _find_twin(seen, lines[-1], before)
     # 3.
     for version, lines in before.items():
         _audit_known(seen, lines, now.get(version, ()))
     seen.raise_the_worst()
     return Audited(file, seen.all_remarks())
+
+
+def baseline(
+    name: CrateName, record: bytes | None, past: bytes | None, fetched: bytes, limits: IndexLimits
+) -> bytes | None:
+    """Return what fetched bytes have to follow: the record, and what came back from before it.
+
+    `past`: the lines of versions that upstream dropped earlier. Of those, the ones that are back
+    count, so that a version cannot change its dependencies by way of a deletion.
+
+    Raises:
+        MalformedIndexError: the fetched bytes are no index file of this crate.
+    """
+    if past is None:
+        return record
+    back = set(parse_index_file(name, fetched, limits).by_version())
+    if record is not None:
+        back -= parse_index_file(name, record, limits).by_version().keys()
+    kept = [
+        entry.line
+        for entry in parse_index_file(name, past, limits).entries
+        if entry.crate.version in back
+    ]
+    joined = b"\n".join([*([record.rstrip(b"\n")] if record else []), *kept])
+    return joined + b"\n" if joined else None
 
 
 def audit_return(file: IndexFile, gone_since: float, tombstones: Tombstones) -> None:
@@ -212,6 +241,17 @@ def _audit_new(
         seen.remark(f"{last.crate} is given {len(lines)} times, {cksums}; the last line counts")
 
 
+def _find_twin(seen: _Seen, entry: IndexEntry, before: Mapping[str, object]) -> None:
+    """Find a new version that differs from an older one in its build metadata only.
+
+    To a requirement they are one: it could take the place of what people pinned.
+    """
+    core = entry.crate.version.partition("+")[0]
+    twin = next((known for known in before if known.partition("+")[0] == core), None)
+    if twin is not None:
+        seen.find(DuplicateVersionError, entry, f"no second {core} beside {twin}", "one")
+
+
 def _find_duplicate(seen: _Seen, counts: IndexEntry, other: IndexEntry) -> None:
     expected = f"one line, with cksum {counts.cksum}"
     seen.find(DuplicateVersionError, counts, expected, f"another line with cksum {other.cksum}")
@@ -276,7 +316,10 @@ def _compare(seen: _Seen, before: IndexEntry, after: IndexEntry, *, strict: bool
     for key, kind in (("links", LinksChangedError), ("pubtime", PubtimeChangedError)):
         if old.get(key) is not None and canonical(old[key]) != canonical(new.get(key)):
             seen.find(kind, before, f"{key} {short(old[key])}", short(new.get(key)))
-    for text in (*_dev_changes(was_dev, now_dev), *_other_changes(old, new)):
+    for text in unreadable(old, new):
+        seen.find(UnreadableFieldError, before, "fields that cargo reads", text)
+    appeared = _appeared(old, new) if strict else ()
+    for text in (*_dev_changes(was_dev, now_dev), *_other_changes(old, new), *appeared):
         if strict:
             expected = "no change, as it has lines with several cksums"
             seen.find(DuplicateVersionError, before, expected, text)
@@ -307,6 +350,12 @@ def _dev_changes(was: Counter[Dep], now: Counter[Dep]) -> Iterator[str]:
     if was != now:
         expected, got = dep_changes(was, now)
         yield f"dev-dependencies changed: was {expected}, is {got}"
+
+
+def _appeared(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    for key in new:
+        if old.get(key) is None and new[key] is not None and key not in _RULED:
+            yield f"{short(key)} appeared"
 
 
 def _other_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

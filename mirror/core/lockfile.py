@@ -69,7 +69,7 @@ def _parse(where: str, fields: dict[str, Any]) -> Lock:
         if source in _CRATES_IO:
             crates.append(LockedCrate(crate, _checksum(package, fields, crate)))
         elif source is not None:
-            others.append(f"{crate} ({source})")
+            others.append(f"{crate} ({_printable(str(source))})")
     local = len(packages) - len(crates) - len(others)
     return Lock(where, tuple(crates), tuple(others), local)
 
@@ -79,3 +79,8 @@ def _checksum(package: dict[str, Any], fields: dict[str, Any], crate: CrateId) -
     key = f"checksum {crate} ({package['source']})"
     checksum = package.get("checksum") or fields.get("metadata", {}).get(key)
     return checksum if isinstance(checksum, str) else None
+
+
+def _printable(text: str) -> str:
+    # It may come from a stranger's checkout, and goes to a terminal or a log.
+    return "".join(char if char.isprintable() else "?" for char in text[:300])

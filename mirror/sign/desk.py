@@ -45,6 +45,8 @@ class Examined:
     tombstones: set[tuple[CrateName, str, str]] = field(default_factory=set)
     dropped: set[str] = field(default_factory=set)
     """Crate files that are to go after the commit."""
+    past: dict[CrateName, list[bytes]] = field(default_factory=dict)
+    """Lines of versions that upstream dropped."""
     sweep: Sweep | None = None
     confirmed: float | None = None
     sources: list[str] = field(default_factory=list)
@@ -123,6 +125,10 @@ class Desk:
     def tombstones(self, name: CrateName) -> Tombstones:
         """Return the checksums of its versions that upstream deleted."""
         return self.ledger.memory.tombstones(name) if self.is_marked(name) else {}
+
+    def past(self, name: CrateName) -> bytes | None:
+        """Return the lines of its versions that upstream dropped."""
+        return self.ledger.memory.past(name) if self.is_marked(name) else None
 
     def record_sha256(self, name: CrateName) -> str | None:
         """Return the digest of the last upstream bytes that passed; None: there are none."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from mirror.core.archive import ArchiveLimits
-from mirror.core.audit import audit_index_file, audit_return
+from mirror.core.audit import audit_index_file, audit_return, baseline
 from mirror.core.batch import FetchedCrate, Look, Outcome
 from mirror.core.index import IndexEntry, IndexFile, find_entry, parse_index_file
 from mirror.core.layout import target_path
@@ -142,22 +142,32 @@ class Examiner:
 
     def _accept(self, name: CrateName, data: bytes) -> None:
         desk = self._desk
-        tombstones = desk.tombstones(name)
-        deletion = desk.deletion(name)
-        if deletion is None:
-            audited = audit_index_file(name, desk.record(name), data, desk.index_limits, tombstones)
-            file, remarks = audited.file, audited.remarks
-        else:
-            file, remarks = parse_index_file(name, data, desk.index_limits), ()
+        tombstones, deletion = desk.tombstones(name), desk.deletion(name)
+        if deletion is not None:
+            file = parse_index_file(name, data, desk.index_limits)
             audit_return(file, deletion.since, tombstones)
+        before = baseline(name, desk.record(name), desk.past(name), data, desk.index_limits)
+        audited = audit_index_file(name, before, data, desk.index_limits, tombstones)
+        self._compare_with_list(audited.file)
+        if deletion is not None:
             desk.examined.deletions[name] = None
-        for remark in remarks:
+        for remark in audited.remarks:
             log.info("%s: %s", name, remark)
         self._forget_finding(name)
         if desk.rules.listed is None:
-            desk.decide(name, file)
+            desk.decide(name, audited.file)
         else:
-            self._undecided[name] = file
+            self._undecided[name] = audited.file
+
+    def _compare_with_list(self, file: IndexFile) -> None:
+        """Compare with the checksums of the lock files, before these bytes count for anything."""
+        entries = file.by_version()
+        for version, locked in (self._desk.rules.listed or {}).get(file.name, {}).items():
+            entry = entries.get(version)
+            if entry and locked.checksum not in (None, entry.cksum):
+                raise LockMismatchError(
+                    str(entry.crate), f"the lock's {locked.checksum}", entry.cksum
+                )
 
     def _restore(self, name: CrateName, data: bytes) -> None:
         path = target_path(name)
@@ -175,7 +185,7 @@ class Examiner:
             if desk.doubted_since(name) is not None:
                 desk.examined.doubts[name] = None
             return
-        at = min(look.at, desk.now)
+        at = desk.now  # not the look's own word: who took `sync` could claim any
         since = desk.doubted_since(name)
         if since is None or not 0 <= at - since < DOUBT_ENDS_SECONDS:
             desk.examined.doubts[name] = since = at
@@ -193,6 +203,7 @@ class Examiner:
         file = parse_index_file(name, desk.record(name) or b"", desk.index_limits)
         desk.examined.doubts[name] = None
         desk.examined.deletions[name] = deletion
+        desk.examined.past[name] = [entry.line for entry in file.entries]
         desk.examined.tombstones.update(
             (name, entry.crate.version, entry.cksum) for entry in file.entries
         )

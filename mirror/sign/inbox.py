@@ -11,6 +11,7 @@ import os
 import queue
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -148,7 +149,6 @@ class _Door:
                 self._closed.wait(_PAUSE_SECONDS)
                 continue
             try:
-                connection.settimeout(_LINE_SECONDS)
                 self._taken.put(Pending(self._parse(_read_line(connection)), connection))
             except (MalformedMessageError, OSError) as error:
                 log.warning("%s: %s", self._path.name, error)
@@ -156,8 +156,10 @@ class _Door:
 
 
 def _read_line(connection: socket.socket) -> bytes:
-    line = b""
+    line, deadline = b"", time.monotonic() + _LINE_SECONDS
     while not line.endswith(b"\n"):
+        # For the whole line: who drips it must not keep the others out.
+        connection.settimeout(max(0.01, deadline - time.monotonic()))
         data = connection.recv(_LINE_MAX_BYTES)
         line += data
         if not data or len(line) > _LINE_MAX_BYTES:

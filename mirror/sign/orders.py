@@ -84,7 +84,8 @@ def _deny(parts: Parts, signer: Signer, order: Order, now: float) -> str:
         _apply(signer, order.name, now=now, lost=True)
     count = _withdraw_denied(parts, signer, order.name)
     parts.disk.sync()
-    return f"{_subject(order)} is denied: {reason} ({count} files withdrawn)"
+    what = f"{count} files withdrawn" if count else "nothing of it was held; refused from now on"
+    return f"{_subject(order)} is denied: {reason} ({what})"
 
 
 def _allow(parts: Parts, signer: Signer, order: Order, now: float) -> str:
@@ -119,6 +120,12 @@ def _accept(parts: Parts, signer: Signer, order: Order, now: float) -> str:
         raise _CannotError(
             f"{order.name}: not on this mirror's list; put it into a lock file first"
         )
+    if not finding.sha256.startswith(order.sha256.lower()):
+        raise _CannotError(
+            f"{order.name}: what is quarantined now has sha256 {finding.sha256[:8]}…, no longer"
+            f" {order.sha256}: {finding.reason}; look again",
+            1,
+        )
     data = parts.ledger.quarantined_bytes(order.name)
     if data is None:
         raise _CannotError(
@@ -152,6 +159,7 @@ def _take_as_record(  # noqa: PLR0913, PLR0917 - what an acceptance is
         memory.put_deletions({name: None}, number=number)
         memory.drop_older([name])
         memory.put_tombstones(((name, e.crate.version, e.cksum) for e in gone), at=now)
+        memory.put_past(name, (entry.line for entry in gone))
         parts.ledger.release(name)
         _write_down(parts, order, now, rule=finding.rule, sha256=finding.sha256)
     parts.disk.sync()

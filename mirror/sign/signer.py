@@ -17,6 +17,7 @@ from typing import Any
 
 from mirror.core.archive import ArchiveLimits
 from mirror.core.batch import Settled
+from mirror.core.index import IndexLimits, parse_index_file
 from mirror.core.layout import (
     INDEX,
     METADATA_DIR,
@@ -25,12 +26,13 @@ from mirror.core.layout import (
     name_of_target,
     target_file,
 )
+from mirror.core.lockfile import LockedCrate
 from mirror.core.names import CrateName
 from mirror.errors import MalformedMessageError, RejectedError, UsageError
 from mirror.sign.desk import Desk, Examined
 from mirror.sign.examine import Examiner
 from mirror.sign.parts import Parts
-from mirror.sign.rules import Rules, lists_of, load_rules
+from mirror.sign.rules import Listed, Rules, lists_of, load_rules
 from mirror.sign.state import EXTRA, signed_state
 from mirror.sign.watch import Watch
 from mirror.store.ledger import Retired
@@ -56,10 +58,29 @@ class Signer:
         self._publisher = parts.publisher
         self._links: dict[str, str | None] = {}
         """Index paths whose links are to be swapped: path -> sha256, or None to unlink."""
-        self.rules: Rules = load_rules(parts.ledger.memory, lists_of(parts.config))
+        self.rules: Rules = load_rules(parts.ledger.memory, self._first_list())
         self._list_trouble = ""
         self._watch = Watch(parts.config.findings_percent)
         self._marked = parts.ledger.memory.marked_names()
+
+    def _first_list(self) -> Listed | None:
+        """Return what is listed; where nobody says which lock files, what is published.
+
+        So that a crate can be denied by who has nothing at hand but the data folder.
+        """
+        if self._config.mode != "list" or self._config.lock:
+            return lists_of(self._config)
+        listed: dict[CrateName, dict[str, LockedCrate]] = {}
+        for path, target in self._publisher.targets():
+            data = self._www.read_target(path, target.sha256)
+            if path.startswith(f"{INDEX}/") and data is not None:
+                name = name_of_target(path)
+                file = parse_index_file(name, data, IndexLimits())
+                listed[name] = {
+                    entry.crate.version: LockedCrate(entry.crate, entry.cksum)
+                    for entry in file.entries
+                }
+        return listed
 
     @property
     def trouble(self) -> str:
@@ -74,7 +95,7 @@ class Signer:
         """Take note of what the operator decided, or of a lock file that changed."""
         listed, self._list_trouble = self.rules.listed, ""
         try:
-            listed = lists_of(self._config)
+            listed = lists_of(self._config) if self._config.lock else listed
         except UsageError as error:
             stays = "what was listed before stays in force"
             log.error("%s; %s", error, stays)  # noqa: TRY400 - one line; nothing to trace
@@ -252,6 +273,8 @@ class Signer:
         memory.put_records(done.records, number=number)
         memory.put_deletions(done.deletions, number=number)
         memory.put_tombstones(done.tombstones, at=now)
+        for name, lines in done.past.items():
+            memory.put_past(name, lines)
 
     def _learn(self, done: Examined) -> None:
         """Advance the ledger: what the audit learned counts from now on."""

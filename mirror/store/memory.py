@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS deletion(
 CREATE TABLE IF NOT EXISTS tombstone(
     name TEXT, version TEXT, cksum TEXT, at REAL NOT NULL,
     PRIMARY KEY(name, version, cksum)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS past(name TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS decision(
     name TEXT, version TEXT, verb TEXT, reason TEXT NOT NULL, at REAL NOT NULL,
     sha256 TEXT NOT NULL, PRIMARY KEY(name, version, verb)) WITHOUT ROWID;
@@ -126,6 +127,11 @@ class MemoryReader:
             found[version].add(cksum)
         return {version: frozenset(cksums) for version, cksums in found.items()}
 
+    def past(self, name: CrateName) -> bytes | None:
+        """Return the lines of every version that upstream dropped, the newest last."""
+        row = self._db.execute("SELECT data FROM past WHERE name=?", (name,)).fetchone()
+        return zlib.decompress(row[0]) if row else None
+
     def decisions(self) -> Iterator[Decided]:
         """Yield the operator's decisions, by name and version."""
         rows = self._db.execute(
@@ -163,6 +169,14 @@ class Memory(MemoryReader):
         self._db.executemany(
             "INSERT OR IGNORE INTO tombstone VALUES(?,?,?,?)", [(*entry, at) for entry in entries]
         )
+
+    def put_past(self, name: CrateName, lines: Iterable[bytes]) -> None:
+        """Remember lines of versions that upstream drops, for ever, each once."""
+        before = (self.past(name) or b"").split(b"\n")
+        every = dict.fromkeys(line for line in (*before, *lines) if line)
+        if every:
+            data = pack(b"\n".join(every) + b"\n")
+            self._db.execute("INSERT OR REPLACE INTO past VALUES(?,?)", (name, data))
 
     def put_doubts(self, doubts: Mapping[CrateName, float | None]) -> None:
         """Remember since when crates seem to be gone, or (None) that they are not."""

@@ -17,6 +17,7 @@ from mirror.errors import (
     MalformedIndexError,
     PubtimeChangedError,
     ReturnedError,
+    UnreadableFieldError,
     VersionVanishedError,
 )
 from tests.support.crates import index_file, index_line
@@ -308,12 +309,47 @@ def test_other_fields_may_appear_and_a_change_of_them_is_told(key):
 def test_remarks_are_few_short_and_printable():
     names = [f"1.{n}.0" for n in range(50)]
     evil = "\n\x1b[2J" * 1000
-    before = b"\n".join(line(vers=version, rust_version=evil) for version in names)
-    after = b"\n".join(line(vers=version, rust_version="x" + evil) for version in names)
+    before = b"\n".join(line(vers=version, other=evil) for version in names)
+    after = b"\n".join(line(vers=version, other="x" + evil) for version in names)
     remarks = audit(before, after + b"\n" + b"\x1b\xff\n" * 10).remarks
     assert len(remarks) == REMARKS_MAX + 1
     assert remarks[-1] == f"and {60 - REMARKS_MAX} more"
     assert all(remark.isprintable() and len(remark) < 400 for remark in remarks)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"rust_version": 5},
+        {"rust_version": "banana"},
+        {"pubtime": "x"},
+        {"pubtime": 5},
+        {"deps": [DEP, {**DEV, "req": "not a req"}]},
+        {"deps": [DEP, {**DEV, "target": "cfg(((("}]},
+        {"deps": [DEP, {**DEV, "registry": "::::"}]},
+    ],
+)
+def test_a_change_that_takes_a_version_away_from_cargo_is_found(broken):
+    refuse(UnreadableFieldError, line(pubtime=None), line(**{"pubtime": None, **broken}))
+
+
+@pytest.mark.parametrize("req", ["^1", "1.2.3", ">=1.0, <2", "*", "=1.0.0-alpha.1", "~0.3", "1.*"])
+def test_a_dev_dependency_may_change_to_what_cargo_reads(req):
+    for target in (
+        None,
+        "cfg(windows)",
+        'cfg(all(unix, target_os = "linux"))',
+        "x86_64-pc-windows",
+    ):
+        changed = {**DEV, "req": req, "target": target, "name": "another"}
+        assert audit(LINE, line(deps=[DEP, changed])).remarks
+
+
+def test_a_new_twin_in_all_but_build_metadata_is_found():
+    refuse(DuplicateVersionError, LINE, LINE + b"\n" + line(vers="1.0.0+evil", cksum=B))
+    # Two that came together are a registry's own business.
+    both = line(vers="2.0.0+a", cksum=A) + b"\n" + line(vers="2.0.0+b", cksum=B)
+    assert audit(LINE, LINE + b"\n" + both).file
 
 
 # Deleted, and back

@@ -103,7 +103,8 @@ def rewritten(rnd, fields):
     else:
         fields |= rnd.choice([{}, {"v": 1}, {"v": None}, {"features2": None}, {"features2": {}}])
     for key in ("links", "pubtime", "rust_version", "unheard-of"):
-        fields.setdefault(key, rnd.choice([None, "appears"]))
+        value = {"pubtime": "2024-05-01T10:00:00Z", "rust_version": "1.70"}.get(key, "appears")
+        fields.setdefault(key, rnd.choice([None, value]))
     colon, comma = rnd.choice([(":", ","), (": ", ", "), (" :\t", ",\r ")])
     return json.dumps(
         shuffled(rnd, fields), separators=(comma, colon), ensure_ascii=rnd.random() < 0.5

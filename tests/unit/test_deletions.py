@@ -194,10 +194,37 @@ def test_the_crate_of_another_life_is_not_served_for_the_first_ones_line(bench):
     bench.settle(crates={("demo", "1.0.0"): crate_bytes("demo", "1.0.0", entries=OTHER)})
     assert held.exists()
     delete(bench)
-    bench.settle({"demo": FILE})
+    assert bench.settle({"demo": FILE})  # of two lives with two checksums the last one counts
+    obey(bench.parts, bench.signer, Order(Verb.ACCEPT, DEMO), now=bench.now)
     assert bench.www(LINK).read_bytes() == FILE
     assert not held.exists()
     assert bench.findings() == []
+
+
+def test_a_deletion_is_no_way_to_change_what_a_version_depends_on(bench):
+    good = line_of("pair", "1.0.0", "1" * 64, deps=("rand",)) + b"\n"
+    evil = line_of("pair", "1.0.0", "1" * 64, deps=("evil",)) + b"\n"
+    newer = line_of("pair", "1.1.0", "2" * 64) + b"\n"
+    path = target_path(CrateName("pair"))
+    bench.settle({"pair": good + newer})
+    bench.settle(gone=["pair"])
+    bench.now += 900
+    bench.settle(gone=["pair"])
+    assert bench.settle({"pair": evil + newer})
+    assert bench.parts.publisher.lookup(path) is None
+    # Nor may it come back later, beside a version that came back at once.
+    assert bench.settle({"pair": newer}) == {}
+    assert bench.settle({"pair": newer + evil})
+    assert bench.settle({"pair": newer + good}) == {}
+    assert bench.findings() == []
+
+
+def test_sync_cannot_say_that_the_second_look_was_long_after_the_first(bench):
+    bench.now += 1
+    number = bench.offer(gone=["demo"])
+    again = bench.offer(gone=["demo"])
+    bench.signer.settle([number, again], now=bench.now)
+    assert bench.www(LINK).exists()
 
 
 def test_crates_that_should_be_dropped_go_at_the_next_start_at_the_latest(tmp_path):

@@ -91,9 +91,12 @@ def test_a_checksum_that_is_not_the_locks_is_a_finding(tmp_path):
     bench.init()
     bench.open()
     refused = bench.settle({"demo": FILE}, crates("1.0.0"))
-    assert "the lock's" in refused["demo 1.0.0"]
+    assert "the lock's" in refused["demo"]
     assert bench.parts.ledger.quarantined()[0].rule == "lock-mismatch"
     assert shown(bench) is None
+    # Such bytes are never what the next ones are compared with.
+    right = index_line("demo", "1.0.0", hashlib.sha256(b"another crate").hexdigest()) + b"\n"
+    assert bench.settle({"demo": right}) == {}
     assert bench.findings() == []
     bench.parts.ledger.close()
 
@@ -202,3 +205,16 @@ def test_trouble_with_a_lock_file_names_no_path_of_this_machine(bench, lock):
     bench.signer.reload_rules()
     assert str(lock) not in bench.signer.trouble
     assert bench.signer.trouble
+
+
+def test_a_crate_can_be_denied_without_the_lock_files_at_hand(bench):
+    bench.settle({"demo": FILE}, crates("1.0.0", "1.2.0"))
+    bench.close()
+    bare = Workbench(bench.config.data, mode="list")
+    bare.now = bench.now + 100
+    bare.open()
+    assert shown(bare) == LINES[0] + LINES[2]
+    deny(bare, "1.2.0")
+    assert b'"yanked":true' in shown(bare)
+    assert bare.findings() == []
+    bare.close()
