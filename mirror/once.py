@@ -16,6 +16,7 @@ from mirror import locks
 from mirror.children import ChildFailedError, Inherited, Lifeline, mirror_program
 from mirror.config import Config
 from mirror.lifeline import Stop
+from mirror.sync.values import without_subject
 
 if TYPE_CHECKING:
     from mirror.sync.values import SyncReport
@@ -38,7 +39,7 @@ def details_of_look(report: SyncReport) -> Iterator[str]:
     missing = {key: why for key, why in report.reasons.items() if key not in report.refused}
     for what, reasons in (("refused", report.refused), ("missing", missing)):
         for key in sorted(reasons)[:DETAILS_MAX]:
-            yield f"{what}: {key}: {reasons[key]}"
+            yield f"{what}: {key}: {without_subject(key, reasons[key])}"
         if len(reasons) > DETAILS_MAX:
             yield f"{what}: and {len(reasons) - DETAILS_MAX:,} more"
 

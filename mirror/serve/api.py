@@ -20,9 +20,9 @@ from mirror.errors import PublicationError, RejectedError
 from mirror.seam import WANT_MAX_NAMES, WantAnswer
 from mirror.serve.answers import RETRY_AFTER_SECONDS, plain
 from mirror.serve.clients import Clients
-from mirror.serve.notes import Note
+from mirror.serve.notes import Entry, Note
 from mirror.serve.site import Site
-from mirror.serve.status import readiness, status_of
+from mirror.serve.status import findings_on, readiness, status_of
 from mirror.serve.want import OVER_BUDGET, Became, Wants
 
 BODY_MAX_BYTES = 256_000
@@ -92,14 +92,17 @@ class Api:
                 return error(403, note.about_crate(canonical))
             if not self._site.may_come(publication):
                 return error(404, self._site.why_absent(publication, canonical))
+            if self._site.is_list(publication):
+                return error(404, self._site.why_absent(publication, canonical))
             later = "a request for its index file fetches it"
             return error(404, f"crate {canonical} is not published here; {later}")
         # The largest index files take milliseconds to parse: not on the loop. Look-ups stay here.
         file = await asyncio.to_thread(self._site.parsed, published, canonical)
+        found = await asyncio.to_thread(findings_on, self._site, canonical)
         fields = {
             "name": file.entries[-1].crate.name,
             "timestamp": publication.timestamp_version,
-            "withheld": [entry.as_fields() for entry in note.entries] if note else [],
+            "withheld": _withheld(note, found),
             "versions": self._versions(file, note),
         }
         return JSONResponse(fields, headers=_NO_STORE)
@@ -150,6 +153,14 @@ class Api:
             else:
                 fields["absent"].append(name)
         return tuple(lacking)
+
+
+def _withheld(note: Note | None, found: list[Entry]) -> list[dict[str, Any]]:
+    """Return the note's entries, and findings that left the last good version published."""
+    noted = note.entries if note else ()
+    said = {(entry.kind, entry.rule) for entry in noted}
+    entries = (*noted, *(entry for entry in found if (entry.kind, entry.rule) not in said))
+    return [entry.as_fields() for entry in entries]
 
 
 def _judge(

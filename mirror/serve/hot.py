@@ -177,18 +177,32 @@ class Hot:
         return await self._missing_crate(crate, asked)
 
     async def _missing_crate(self, crate: CrateId, asked: Asked) -> Reply:
-        outcome = await self._wants.crate(crate, self._clients.of(asked.scope))
+        client = self._clients.of(asked.scope)
+        if self._site.lacks_line(self._site.current(), crate):
+            # A version may be made up: upstream is asked for none that its index does not name.
+            outcome = await self._wants.index_file(crate.canonical_name, client)
+            publication = self._site.current()
+            reply = self._crate_now(publication, crate)
+            if reply is not None:
+                return reply
+            if self._site.lacks_line(publication, crate):
+                return self._lacking(publication, crate, _without_line(outcome))
+        outcome = await self._wants.crate(crate, client)
         publication = self._site.current()
-        reply = self._known_crate(publication, crate)
+        reply = self._crate_now(publication, crate)
         if reply is not None:
             return reply
-        if publication.target(target_path(crate.canonical_name)) is None:
-            refusal = self._refusal(publication, crate.canonical_name)
-            if refusal is not None:
-                return refusal
-        elif self._site.line(publication, crate) is None and outcome.became is Became.PUBLISHED:
-            outcome = Outcome(Became.ABSENT)  # looked at again, and still not in the index file
+        path = target_path(crate.canonical_name)
+        if publication.target(path) and self._site.line(publication, crate) is None:
+            outcome = _without_line(outcome)
         return self._lacking(publication, crate, outcome)
+
+    def _crate_now(self, publication: Publication, crate: CrateId) -> Reply | None:
+        """Return what a publication after a want says of a crate; None: it does not lie here."""
+        reply = self._known_crate(publication, crate)
+        if reply is None and publication.target(target_path(crate.canonical_name)) is None:
+            return self._refusal(publication, crate.canonical_name)
+        return reply
 
     def _known_crate(self, publication: Publication, crate: CrateId) -> Reply | None:
         """Return the file or what is said in its place; None: it does not lie here."""
@@ -287,6 +301,11 @@ def _wishes(scope: Scope) -> tuple[bool, bytes]:
         elif name == b"if-none-match":
             condition = value
     return gzip, condition
+
+
+def _without_line(outcome: Outcome) -> Outcome:
+    """Return what it means that an index file was looked at again and still lacks the version."""
+    return Outcome(Became.ABSENT) if outcome.became is Became.PUBLISHED else outcome
 
 
 @lru_cache(maxsize=10_000)

@@ -86,11 +86,12 @@ def parse_note(data: bytes) -> Note:
         fields = {}
     items = fields.get("entries") if isinstance(fields, dict) else None
     items = items if isinstance(items, list) else []
-    entries = tuple(_entry(item) for item in items if isinstance(item, dict))
+    entries = tuple(parse_entry(item) for item in items if isinstance(item, dict))
     return Note(entries or (Entry(UNREADABLE, "", _NO_REASON),))
 
 
-def _entry(item: Mapping[str, Any]) -> Entry:
+def parse_entry(item: Mapping[str, Any]) -> Entry:
+    """Read one reason, of a note or of the heartbeat, whatever its fields are."""
     versions = item.get("versions")
     return Entry(
         kind=_text(item.get("kind")) or "unknown",

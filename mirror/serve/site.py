@@ -33,6 +33,9 @@ LINES_KEPT = 20_000
 NOTES_KEPT = 10_000
 """Names of which we remember whether the current publication has a note on them."""
 
+NOT_HELD_YET = "is not held by this mirror: it is on no list of it, or could not be fetched yet"
+"""In mode list, before it is signed that all of the list is held."""
+
 _FOR_EVER = (b"cache-control", b"public, max-age=31536000, immutable")
 _FOR_A_MOMENT = (b"cache-control", b"public, max-age=5")
 _VARY = (b"vary", b"accept-encoding")
@@ -155,6 +158,16 @@ class Site:
             raise PublicationError(file, "the index file that was signed", str(error)) from error
         return Line(entry.crate, entry.cksum) if entry else None
 
+    def lacks_line(self, publication: Publication, crate: CrateId) -> bool:
+        """Whether the published index file, as far as it is upstream's, lacks this version."""
+        # In mode list it names only what is held, and `sync` fetches only what is on the list.
+        if (
+            self.is_list(publication)
+            or publication.target(target_path(crate.canonical_name)) is None
+        ):
+            return False
+        return self.line(publication, crate) is None
+
     def published_file(self, publication: Publication, name: CrateName) -> str | None:
         """Return where the published index file of a name lies, or None: it is not published."""
         path = target_path(name)
@@ -198,6 +211,10 @@ class Site:
         info = publication.target(path)
         return None if info is None else parse_note(self._read(target_file(path, info.sha256)))
 
+    def is_list(self, publication: Publication) -> bool:
+        """Whether only what is on a list is mirrored."""
+        return publication.state.get("mode") == "list"
+
     def may_come(self, publication: Publication) -> bool:
         """Whether what is not published may still be fetched: not where absence is signed."""
         if self._offline:
@@ -208,19 +225,20 @@ class Site:
     def may_crate_come(self, publication: Publication) -> bool:
         """Whether a crate that does not lie here may still be fetched."""
         # In mode list the index names only what is held, so that the rest is as absent as a name.
-        is_list = publication.state.get("mode") == "list"
-        return self.may_come(publication) if is_list else not self._offline
+        return self.may_come(publication) if self.is_list(publication) else not self._offline
 
     def why_absent(self, publication: Publication, what: CrateName | CrateId) -> str:
         """Return in one line what it means that this is not published."""
         state = publication.state
-        if state.get("mode") == "list":
+        as_of = state.get("complete_as_of")
+        if self.is_list(publication) and as_of:
             return f"{what} is not on the list of this mirror"
         if self._offline:
             return f"{what} is not held by this mirror, which is offline"
-        if state.get("mode") == "cache" or not state.get("complete_as_of"):
+        if self.is_list(publication):
+            return f"{what} {NOT_HELD_YET}"
+        if state.get("mode") == "cache" or not as_of:
             return f"{what}: upstream has no such crate, or it is not mirrored here"
-        as_of = state.get("complete_as_of")
         return f"{what} is not in the index that this mirror follows, complete as of {as_of}"
 
     def _read(self, file: str) -> bytes:

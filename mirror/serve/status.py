@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from mirror.core.layout import STATUS_JSON
+from mirror.core.names import CrateName
 from mirror.core.status import merge
 from mirror.core.times import rfc3339
 from mirror.errors import PublicationError
+from mirror.serve.notes import Entry, parse_entry
 from mirror.serve.site import Site
 from mirror.store.publication import Publication, root_fingerprint
 
@@ -34,6 +36,12 @@ def status_of(site: Site, public_url: str, now: float) -> dict[str, Any]:
         "ready": reason is None,
         "not_ready": reason,
     }
+
+
+def findings_on(site: Site, name: CrateName) -> list[Entry]:
+    """Return what the heartbeat says is quarantined or held of a whole crate."""
+    items = _entries(_heartbeat(site).get("quarantined"), kind="quarantine")
+    return [parse_entry(item) for item in items if item["name"] == name]
 
 
 def why_not_ready(publication: Publication, now: float) -> str | None:

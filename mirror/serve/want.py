@@ -1,8 +1,8 @@
 """What somebody wants goes to `sync` by name; what comes back is a hint.
 
 Each name is asked for once however many wait for it, whoever they are: the first one's budget pays.
-Nobody waits longer than `max_hold`, and the number of questions at a time is limited. Whoever gets
-an answer looks at the publication again.
+Nobody waits longer than `max_hold`, and the number of questions at a time is limited, in all and
+for each client. Whoever gets an answer looks at the publication again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
+from typing import NamedTuple
 
 from mirror.core.names import CrateId, CrateName
 from mirror.errors import MalformedMessageError
@@ -20,8 +21,6 @@ from mirror.seam import WANT_MAX_NAMES, Want, WantAnswer, ask, parse_want_answer
 
 LOG = logging.getLogger(__name__)
 
-QUESTIONS_MAX = 512
-"""Questions open at a time; each is a connection to `sync`."""
 HINT_DELAY_SECONDS = 0.005
 HINTS_MAX = 50_000
 """Names of which we remember when they were last told as seen."""
@@ -31,6 +30,21 @@ OVER_BUDGET = (
     "this mirror lacks it, and your address has asked for too many crates that it lacked within"
     " the last ten minutes; ask again later"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may be asked at a time."""
+
+    questions_max: int = 512
+    """Questions open; each is a connection to `sync`."""
+    client_questions_max: int = 128
+    """Of these, one client's; what it wants beyond them stands in line, and holds up nobody."""
+    line_max: int = 1_024
+    """What one client may have open and in line: a cold build of that many crates passes."""
+
+
+LIMITS = Limits()
 
 
 class Became(Enum):
@@ -96,6 +110,56 @@ class Hints:
             self._tell(names[start : start + WANT_MAX_NAMES])
 
 
+class _Line:
+    """One client's turns, and how many have one or wait for one."""
+
+    def __init__(self, turns: int) -> None:
+        self.turns = asyncio.Semaphore(turns)
+        self.members = 0
+
+
+class Lines:
+    """Each client's turns to have a question open: first come, first served."""
+
+    def __init__(self, turns: int, members_max: int) -> None:
+        self._turns = turns
+        self._members_max = members_max
+        self._lines: dict[str, _Line] = {}
+
+    async def enter(self, client: str) -> bool:
+        """Return once it is this client's turn, to be ended by `leave`; False: too many wait."""
+        if not client:  # no address: anybody, so it is nobody's share
+            return True
+        line = self._lines.setdefault(client, _Line(self._turns))
+        if line.members >= self._members_max:
+            return False
+        line.members += 1
+        try:
+            await line.turns.acquire()
+        except asyncio.CancelledError:
+            self._forget(client, line)
+            raise
+        return True
+
+    def leave(self, client: str) -> None:
+        """End a turn."""
+        if client:
+            line = self._lines[client]
+            line.turns.release()
+            self._forget(client, line)
+
+    def _forget(self, client: str, line: _Line) -> None:
+        line.members -= 1
+        if not line.members:
+            del self._lines[client]
+
+
+class _Question(NamedTuple):
+    task: asyncio.Task[WantAnswer | Became]
+    client: str
+    """Whose budget pays for it."""
+
+
 class Wants:
     """The way to `sync`, for one worker."""
 
@@ -104,12 +168,13 @@ class Wants:
         socket: Path,
         max_hold: float,
         monotonic: Callable[[], float],
-        questions_max: int = QUESTIONS_MAX,
+        limits: Limits = LIMITS,
     ) -> None:
         self._socket = socket
         self._max_hold = max_hold
-        self._questions_max = questions_max
-        self._open: dict[Want, asyncio.Task[WantAnswer | Became]] = {}
+        self._questions_max = limits.questions_max
+        self._open: dict[Want, _Question] = {}
+        self._lines = Lines(limits.client_questions_max, limits.line_max)
         self._background: set[asyncio.Task[None]] = set()
         self._closing = False
         self._hints = Hints(monotonic, self._tell_seen)
@@ -135,30 +200,52 @@ class Wants:
     def close(self) -> None:
         """Answer everybody who still waits; from now on nobody does."""
         self._closing = True
-        for question in (*self._open.values(), *self._background):
-            question.cancel()
+        for task in (*(question.task for question in self._open.values()), *self._background):
+            task.cancel()
 
     async def _answer_to(self, want: Want) -> WantAnswer | Became:
         """Join whoever asks the same, else ask."""
-        anybodys = replace(want, client="")
-        is_joined = anybodys in self._open
-        answer = await self._joined(anybodys, want)
-        if is_joined and isinstance(answer, WantAnswer) and answer.over_budget:
-            # Another client's budget is spent, which is no reason against this one.
-            answer = await self._joined(want, want)
+        try:
+            async with asyncio.timeout(self._max_hold):
+                question, answer = await self._joined(replace(want, client=""), want)
+                if question and question.client != want.client and _is_over_budget(answer):
+                    # Another client's budget is spent, which is no reason against this one.
+                    _, answer = await self._joined(want, want)
+        except TimeoutError:
+            return Became.TOO_LONG
         return answer
 
-    async def _joined(self, key: Want, want: Want) -> WantAnswer | Became:
-        question = self._open.get(key)
-        if question is None:
-            if self._closing:
-                return Became.CLOSING
-            if len(self._open) >= self._questions_max:
-                return Became.TOO_MANY
-            question = self._open[key] = asyncio.create_task(self._ask(want))
-            question.add_done_callback(lambda _: self._open.pop(key, None))
-        await asyncio.wait((question,))  # unlike `await question`: who leaves does not end it
-        return Became.CLOSING if question.cancelled() else question.result()
+    async def _joined(self, key: Want, want: Want) -> tuple[_Question | None, WantAnswer | Became]:
+        question = self._open.get(key) or await self._begun(key, want)
+        if isinstance(question, Became):
+            return None, question
+        task = question.task
+        await asyncio.wait((task,))  # unlike `await task`: who leaves does not end it
+        return question, Became.CLOSING if task.cancelled() else task.result()
+
+    async def _begun(self, key: Want, want: Want) -> _Question | Became:
+        """Ask, in this client's turn, what nobody asks yet.
+
+        Whoever waits for a turn has no question that others could join: they would wait with it.
+        """
+        if not await self._lines.enter(want.client):
+            return Became.TOO_MANY
+        found: _Question | Became | None = self._open.get(key)  # asked meanwhile?
+        if self._closing:
+            found = Became.CLOSING
+        elif found is None and len(self._open) >= self._questions_max:
+            found = Became.TOO_MANY
+        if found is not None:
+            self._lines.leave(want.client)
+            return found
+        question = _Question(asyncio.create_task(self._ask(want)), want.client)
+        self._open[key] = question
+        question.task.add_done_callback(lambda _: self._ended(key, want.client))
+        return question
+
+    def _ended(self, key: Want, client: str) -> None:
+        self._open.pop(key, None)
+        self._lines.leave(client)
 
     async def _ask(self, want: Want) -> WantAnswer | Became:
         try:
@@ -180,6 +267,10 @@ class Wants:
         answer = await self._ask(want)
         if isinstance(answer, WantAnswer) and answer.fresh_seconds > 0:
             self._hints.lasts(want.seen, answer.fresh_seconds)
+
+
+def _is_over_budget(answer: WantAnswer | Became) -> bool:
+    return isinstance(answer, WantAnswer) and bool(answer.over_budget)
 
 
 def _outcome(answer: WantAnswer | Became, *keys: str) -> Outcome:

@@ -21,7 +21,6 @@ from mirror.sync.crates import Crates
 from mirror.sync.index_files import IndexFiles
 from mirror.sync.parts import BroughtCrate, BroughtIndex, Bundle, Parts
 from mirror.sync.slots import Turn
-from mirror.sync.values import ABSENT
 
 DEPENDENCIES_MAX = 64
 BUNDLE_DEPENDENCIES_MAX = 2_000
@@ -92,7 +91,7 @@ class Fetcher:
         with self._parts.flights.fetching(str(crate)):
             brought = await self.crates.fetch(crate, turn)
             if brought is None:
-                self._parts.flights.land(str(crate), ABSENT)
+                self._parts.flights.land(str(crate), self._parts.retrying.absence(crate))
             else:
                 self.crates.put(brought)
 
@@ -133,7 +132,7 @@ class Fetcher:
         with suppress(UpstreamError), self._parts.flights.fetching(str(crate)):
             brought = await self.crates.fetch(crate)
             if brought is None:
-                self._parts.flights.land(str(crate), ABSENT)
+                self._parts.flights.land(str(crate), self._parts.retrying.absence(crate))
             else:
                 self._add(bundle, brought, 0)
 

@@ -118,8 +118,9 @@ class Flights:
             self.refused[key] = result.reason
         # Most names have cursors; crates have only this.
         seconds = self._crate_seconds if " " in key else self._name_seconds
-        if result.kind in seconds:
-            self._remembered.put(key, result, seconds[result.kind])
+        holds = seconds.get(result.kind, result.holds_seconds)
+        if holds:
+            self._remembered.put(key, result, holds)
         flight = self._flights.pop(key, None)
         self._landed(key, result, flight is not None and flight.wanted)
         if flight is not None:

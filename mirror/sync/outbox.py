@@ -371,12 +371,15 @@ def _result(key: str, settled: Settled, gone: set[CrateName], unexamined: set[st
 def _say(results: Mapping[str, Result], settled: Settled, seconds: float) -> None:
     """Log one line for what a person may care about; the rest is for who looks for something."""
     logger.debug("batch %d: %d subjects settled", settled.batch, len(results))
-    # The signer says what it published; a crate changes no metadata, so it says nothing of those.
-    for kind, text in (
-        (Kind.PUBLISHED, "fetched %s%s, settled at %d (%.2f s)"),
-        (Kind.REFUSED, "%s%s: refused by the signer at %d (%.2f s)"),
+    fetched = [key for key, result in results.items() if result.kind is Kind.PUBLISHED]
+    refused = [key for key, result in results.items() if result.kind is Kind.REFUSED]
+    settled_text = "fetched %s%s, settled at %d (%.2f s)"
+    for level, text, keys in (
+        (logging.INFO, settled_text, [key for key in fetched if " " not in key]),
+        # One for each crate of a build.
+        (logging.DEBUG, settled_text, [key for key in fetched if " " in key]),
+        (logging.INFO, "%s%s: refused by the signer at %d (%.2f s)", refused),
     ):
-        keys = [key for key, result in results.items() if result.kind is kind]
         if keys:
             more = f" and {len(keys) - 1:,} more" if len(keys) > 1 else ""
-            logger.info(text, keys[0], more, settled.timestamp, seconds)
+            logger.log(level, text, keys[0], more, settled.timestamp, seconds)

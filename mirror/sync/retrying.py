@@ -2,7 +2,8 @@
 
 On the list comes what somebody wanted or the operator lists, and could not be had: upstream gave no
 usable answer, or the signer refused the crate that it gave. It leaves when it is there, when
-upstream says that there is no such thing, or when it is not followed any more. A wish that no
+upstream says that there is no such thing (unless the operator lists it, or the index names it), or
+when it is not followed any more. A wish that no
 sweep, list or held file backs ends after a week: else nonsense would stay for ever. A version that
 the index file does not name never comes on it.
 
@@ -29,10 +30,21 @@ from mirror.core.plan import (
 from mirror.store.cursors import Cursors
 from mirror.sync.following import Following
 from mirror.sync.known import KnownVersions
-from mirror.sync.values import Kind, Life, Result, in_groups
+from mirror.sync.values import (
+    ABSENT,
+    INDEX_NAMES_IT,
+    LISTED_ABSENT,
+    Kind,
+    Life,
+    Result,
+    in_groups,
+    without_subject,
+)
 
 logger = logging.getLogger(__name__)
 
+NAMED_MAX = 5
+"""So much of what is missing is named in the log."""
 ROUND_MAX = 1_000
 """So many are tried in one round."""
 _WRONG_SHA256 = re.compile(r"expected (sha256|cksum)\b")
@@ -56,6 +68,13 @@ class Retrying:
         for retry in self._all:
             self._all.mark(retry.key, is_wish=not self._is_backed(retry.key))
 
+    def absence(self, crate: CrateId) -> Result:
+        """Return what it means that upstream has no such crate."""
+        if self._following.is_list:
+            return LISTED_ABSENT
+        # A CDN may be behind its index: that does not last.
+        return INDEX_NAMES_IT if self._known.name(crate) else ABSENT
+
     def landed(self, key: str, result: Result, wanted: bool) -> None:
         """Take note of the end of a flight."""
         is_crate = " " in key
@@ -68,6 +87,8 @@ class Retrying:
         elif in_vain and is_crate:
             short = short_refusal(result.reason)
             self._put(key, Trouble.REFUSED, replace(result, short=short), self._refused_first)
+        elif self._is_listed_and_absent(key, result):
+            self._put(key, Trouble.FAILED, LISTED_ABSENT, self._first)
         else:
             self._all.drop(key)
         if self._all.is_changed:
@@ -135,6 +156,8 @@ class Retrying:
         """Log how much is missing, if that is news."""
         missing = self.missing()
         text = in_groups(missing) if missing else ""
+        if self._following.is_list:
+            text += self._first_missing()
         if text == self._said:
             return
         self._said = text
@@ -142,6 +165,14 @@ class Retrying:
             logger.warning("%s; tried again by itself, at most an hour apart", text)
         else:
             logger.info("nothing is missing any more")
+
+    def _first_missing(self) -> str:
+        """Name some of what is missing, a crate and its index file as one."""
+        missing = {retry.key: retry.reason for retry in self._all if retry.is_missing}
+        told = {crate_of(key).canonical_name for key in missing if " " in key}
+        keys = sorted(key for key in missing if key not in told)
+        named = [f"{key}: {without_subject(key, missing[key])}" for key in keys[:NAMED_MAX]]
+        return f"; missing: {'; '.join(named)}" if named else ""
 
     def _put(self, key: str, trouble: Trouble, result: Result, first: float) -> None:
         now = self._clock()
@@ -159,9 +190,14 @@ class Retrying:
             tries += 1
             due_at = now + retry_wait(tries, first)
         # A doubted name is there, whatever happens to the second look.
-        kept = before.trouble if before.trouble is Trouble.DOUBTED else trouble
+        is_doubted = before.trouble is Trouble.DOUBTED and result is not LISTED_ABSENT
+        kept = before.trouble if is_doubted else trouble
         retry = Retry(key, kept, result.short, result.reason, before.since, tries, due_at)
         self._all.put(retry, is_wish=not is_backed)
+
+    def _is_listed_and_absent(self, key: str, result: Result) -> bool:
+        is_absent = result.kind is Kind.ABSENT
+        return is_absent and self._following.is_list and self._is_followed(key)
 
     def _is_followed(self, key: str) -> bool:
         if " " in key:

@@ -27,12 +27,11 @@ from mirror.sync.parts import Parts
 from mirror.sync.retrying import short_refusal
 from mirror.sync.slots import Turn
 from mirror.sync.upstream import SLOW
-from mirror.sync.values import Kind, Progress, Result, SyncReport
+from mirror.sync.values import ABSENT_UPSTREAM, Kind, Progress, Result, SyncReport
 from mirror.sync.work import Item, Work
 
 NOT_SETTLED = Result(Kind.FAILED, "not settled", short="not settled")
 _UNTOUCHED = (NOT_SETTLED, NOT_EXAMINED)
-ABSENT_UPSTREAM = "absent upstream"
 
 
 class SweepRun:
@@ -140,7 +139,9 @@ class SweepRun:
         return [
             item
             for item, result in results
-            if is_first or result.unreachable or result.short not in SLOW
+            # What upstream lacks it will lack for some seconds: it waits for the list.
+            if result.short != ABSENT_UPSTREAM
+            and (is_first or result.unreachable or result.short not in SLOW)
         ]
 
     async def _look_again(self, items: Sequence[Item]) -> None:
@@ -223,7 +224,7 @@ class SweepRun:
         await asyncio.wait([flight.future])
         result = flight.future.result()
         if result.kind is Kind.FAILED:
-            raise UpstreamError(f"{name}: {result.reason}", result.short)
+            raise UpstreamError(result.reason, result.short)
         if not self._was_looked_at(name):
             # It was begun before the sweep, and does not say how upstream is since.
             return False

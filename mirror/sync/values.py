@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mirror.config import Config
+from mirror.core.names import CrateId
 
+ABSENT_UPSTREAM = "absent upstream"
+LACK_SECONDS = 15.0
+"""For so long a crate that upstream should have, and has not, is not asked for again."""
 GROUPS_MAX = 6
 """So many kinds of trouble fit in one line."""
 
@@ -37,9 +41,20 @@ class Result:
     """Upstream as a whole was away: it says nothing about this one."""
     denied: bool = False
     """For REFUSED: the operator denies it, so it is not missing."""
+    holds_seconds: float = 0.0
+    """For FAILED: for so long it is answered without asking again."""
 
 
 ABSENT = Result(Kind.ABSENT)
+LISTED_ABSENT = Result(
+    Kind.FAILED, ABSENT_UPSTREAM, short=ABSENT_UPSTREAM, holds_seconds=LACK_SECONDS
+)
+INDEX_NAMES_IT = Result(
+    Kind.FAILED,
+    "upstream lacks the crate that its index names",
+    short=ABSENT_UPSTREAM,
+    holds_seconds=LACK_SECONDS,
+)
 NOT_READ = Result(Kind.FAILED, "the names source is not read yet", short="before the first names")
 
 
@@ -93,7 +108,9 @@ class SyncReport:
                 text += f", {self.absent:,} absent upstream"
             if self.stored:
                 text += f", {self.stored:,} stored"
-        refused = sum(" " not in key for key in self.refused)
+        # What is missing is counted there: a crate and its index file are one.
+        told = {_name_of(key) for key in self.reasons}
+        refused = sum(" " not in key and key not in told for key in self.refused)
         if refused:
             text += f", {refused:,} refused"
         if self.missing:
@@ -101,6 +118,23 @@ class SyncReport:
         if self.stopped:
             text += f"; stopped: {self.stopped}"
         return text
+
+
+def without_subject(key: str, reason: str) -> str:
+    """Return a reason that stands behind its subject, without naming that once more."""
+    prefixes = [
+        f"{kind}{subject}: "
+        for subject in {key, _name_of(key)}
+        for kind in ("", "crate ", "crate file of ", "index file ")
+    ]
+    while prefix := next((prefix for prefix in prefixes if reason.startswith(prefix)), ""):
+        reason = reason.removeprefix(prefix)
+    return reason
+
+
+def _name_of(key: str) -> str:
+    name, _, version = key.partition(" ")
+    return CrateId(name, version).canonical_name if version else name
 
 
 def in_groups(missing: Mapping[str, int]) -> str:

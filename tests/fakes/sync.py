@@ -27,7 +27,7 @@ class FakeSync:
     @contextlib.asynccontextmanager
     async def open(self):
         self._path.parent.mkdir(exist_ok=True)
-        server = await asyncio.start_unix_server(self._take, str(self._path))
+        server = await asyncio.start_unix_server(self._take, str(self._path), backlog=1_024)
         try:
             yield self
         finally:

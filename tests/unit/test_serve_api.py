@@ -12,7 +12,7 @@ from mirror.serve.site import Site
 from mirror.serve.want import Wants
 from mirror.store.publication import Publications
 from tests.fakes.sync import FakeSync, client_of
-from tests.fakes.www import COMPLETE, FakeWww, index_line
+from tests.fakes.www import COMPLETE, LISTED, FakeWww, index_line
 
 
 @pytest.fixture
@@ -135,6 +135,29 @@ def test_a_crate_shows_which_versions_are_withheld_and_why(www):
     denied, other = fields["versions"]
     assert "denied by the operator of this mirror: it bites" in denied["withheld"]
     assert other["withheld"] is None
+
+
+@pytest.mark.parametrize("kind", ["quarantine", "hold"])
+def test_a_crate_whose_last_good_version_is_published_shows_what_is_quarantined(www, kind):
+    finding = {"name": "serde", "rule": "line-changed", "reason": "line 1", "since": "2026-11-21"}
+    www.put_status(quarantined=[{**finding, "kind": kind}, {**finding, "name": "tokio"}, 7])
+    fields = ask(www, "/api/v1/crates/Serde")[0].json()
+    (entry,) = fields["withheld"]
+    more = {"kind": kind, "until": None, "versions": None}
+    assert entry == {key: finding[key] for key in ("rule", "reason", "since")} | more
+    assert [version["withheld"] for version in fields["versions"]] == [None, None]
+    www.put_note("serde", kind=kind, rule="line-changed", reason="line 1")
+    www.publish()
+    assert len(ask(www, "/api/v1/crates/serde")[0].json()["withheld"]) == 1
+
+
+def test_of_what_is_on_no_list_nobody_is_told_that_asking_fetches_it(www):
+    www.state = {**LISTED, "complete_as_of": None}
+    www.publish()
+    answer, _ = ask(www, "/api/v1/crates/tokio")
+    detail = answer.json()["errors"][0]["detail"]
+    assert (answer.status_code, "is on no list of it" in detail) == (404, True)
+    assert "fetches it" not in detail
 
 
 def test_before_the_first_publication_the_api_says_so(tmp_path):

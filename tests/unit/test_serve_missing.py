@@ -8,9 +8,11 @@ from mirror.core.names import CrateId
 from mirror.seam import Want, WantAnswer
 from tests.fakes.sync import NOW, FakeSync, client_of
 from tests.fakes.www import COMPLETE, LISTED, index_line
-from tests.support.serving import CRATE, PATH, ask, publishing, serde_www, with_sync
+from tests.support.serving import CRATE, LINES, PATH, ask, publishing, serde_www, with_sync
 
 HERE = "127.0.0.1"
+LACKING = "/crates/serde/serde-1.1.0+meta.crate"
+MADE_UP = "/crates/serde/serde-9.9.9.crate"
 
 
 @pytest.fixture
@@ -47,10 +49,46 @@ def test_a_crate_may_be_asked_for_before_its_index_file(www):
     assert sync.asked() == [Want(crates=(CrateId("Rand", "0.9.0"),), client=HERE)]
 
 
-def test_a_version_that_the_index_file_lacks_is_looked_for_once_more(www):
-    path = "/crates/serde/serde-1.2.0.crate"
-    answers, sync = with_sync(www, lambda _: WantAnswer(timestamp=1), path)
-    assert answers[0].status_code == 404
+@pytest.mark.parametrize("answer", [WantAnswer(timestamp=1), WantAnswer(absent=("serde",))])
+def test_for_a_made_up_version_nobody_asks_upstream_for_a_crate(www, answer):
+    paths = [f"/crates/serde/serde-9.9.{number}.crate" for number in range(20)]
+    answers, sync = with_sync(www, lambda _: answer, *paths)
+    assert {answer.status_code for answer in answers} == {404}
+    assert sync.asked() == [Want(names=("serde",), client=HERE)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (WantAnswer(failed={"serde": "upstream said 500"}), "upstream said 500"),
+        (b"", "fetching side is not running"),
+    ],
+)
+def test_while_the_index_file_cannot_be_looked_at_a_version_may_exist(www, answer, words):
+    answers, sync = with_sync(www, lambda _: answer, MADE_UP)
+    assert (answers[0].status_code, words in answers[0].text) == (503, True)
+    assert sync.asked() == [Want(names=("serde",), client=HERE)]
+
+
+def test_a_version_that_was_published_a_moment_ago_is_found(www):
+    def answer(want):
+        if want.names:
+            www.put_index("serde", *LINES, index_line("serde", "1.2.0", CRATE))
+        else:
+            www.put_crate("serde", "1.2.0", CRATE)
+        return WantAnswer(timestamp=www.publish())
+
+    answers, sync = with_sync(www, answer, "/crates/serde/serde-1.2.0.crate")
+    assert answers[0].content == CRATE
+    crate = Want(crates=(CrateId("serde", "1.2.0"),), client=HERE)
+    assert sync.asked() == [Want(names=("serde",), client=HERE), crate]
+
+
+def test_a_listed_version_is_asked_for_though_the_index_file_cannot_name_it_yet(www):
+    www.state = {**LISTED, "complete_as_of": None}
+    www.publish()
+    answers, sync = with_sync(www, publishing(www), "/crates/serde/serde-1.2.0.crate")
+    assert answers[0].content == CRATE
     assert sync.asked() == [Want(crates=(CrateId("serde", "1.2.0"),), client=HERE)]
 
 
@@ -75,17 +113,21 @@ def test_what_became_of_a_want_is_said_in_plain_text(www, answer, status, words)
     assert (answers[0].headers.get("retry-after") == "5") is (status in {429, 503})
 
 
-@pytest.mark.parametrize("key", ["serde 1.2.0", "serde"])
-def test_a_crate_beyond_the_budget_is_429(www, key):
+@pytest.mark.parametrize(
+    ("key", "path"), [("serde 1.1.0+meta", LACKING), ("serde", LACKING), ("serde", MADE_UP)]
+)
+def test_a_crate_beyond_the_budget_is_429(www, key, path):
     answer = WantAnswer(over_budget=(key,))
-    answers, _ = with_sync(www, lambda _: answer, "/crates/serde/serde-1.2.0.crate")
+    answers, _ = with_sync(www, lambda _: answer, path)
     assert (answers[0].status_code, answers[0].headers["retry-after"]) == (429, "5")
 
 
-@pytest.mark.parametrize("key", ["serde 1.2.0", "serde"])
-def test_a_refused_crate_is_403_by_its_own_name_or_its_index_files(www, key):
+@pytest.mark.parametrize(
+    ("key", "path"), [("serde 1.1.0+meta", LACKING), ("serde", LACKING), ("serde", MADE_UP)]
+)
+def test_a_refused_crate_is_403_by_its_own_name_or_its_index_files(www, key, path):
     answer = WantAnswer(refused={key: "its checksum is another"})
-    answers, _ = with_sync(www, lambda _: answer, "/crates/serde/serde-1.2.0.crate")
+    answers, _ = with_sync(www, lambda _: answer, path)
     assert (answers[0].status_code, "its checksum is another" in answers[0].text) == (403, True)
 
 
@@ -147,7 +189,9 @@ def test_before_all_of_a_list_is_held_what_lacks_is_asked_for(www):
     answers, _ = with_sync(www, publishing(www), "/index/to/ki/tokio")
     assert answers[0].status_code == 200
     answers, _ = with_sync(www, lambda _: WantAnswer(absent=("rand",)), "/index/ra/nd/rand")
-    assert "not on the list of this mirror" in answers[0].text
+    assert answers[0].text == (
+        "rand is not held by this mirror: it is on no list of it, or could not be fetched yet\n"
+    )
 
 
 def test_offline_what_is_held_is_served_and_the_rest_is_404_with_no_want(www):

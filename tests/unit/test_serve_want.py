@@ -4,18 +4,20 @@ import pytest
 
 from mirror.core.names import CrateId
 from mirror.seam import Want, WantAnswer
-from mirror.serve.want import Became, Hints, Outcome, Wants
+from mirror.serve.want import Became, Hints, Limits, Outcome, Wants
 from tests.fakes.sync import FakeSync
 
 HERE = "192.0.2.1"
 
 
-def through(run, script, *, answer=lambda _: WantAnswer(), **limits):
+def through(run, script, *, answer=lambda _: WantAnswer(), max_hold=5.0, **limits):
     """Run `script(wants, sync)` against a fake sync."""
 
     async def whole():
         async with FakeSync(run, answer).open() as sync:
-            return await script(Wants(run / "sync.sock", 5.0, lambda: 0.0, **limits), sync)
+            return await script(
+                Wants(run / "sync.sock", max_hold, lambda: 0.0, Limits(**limits)), sync
+            )
 
     return asyncio.run(whole())
 
@@ -87,6 +89,74 @@ def test_only_so_many_questions_are_open_at_a_time(tmp_path):
 
     refused, later = through(tmp_path, script, questions_max=1)
     assert (refused.became, later.became) == (Became.TOO_MANY, Became.PUBLISHED)
+
+
+def test_one_client_has_its_share_of_the_questions_and_others_have_theirs(tmp_path):
+    async def script(wants, sync):
+        sync.hold.clear()
+        greedy = [asyncio.create_task(wants.index_file(f"a{n}", HERE)) for n in range(5)]
+        await sync.asked_once.wait()
+        refused = await wants.index_file("tokio", HERE)
+        other = asyncio.create_task(wants.index_file("rand", "192.0.2.2"))
+        while Want(names=("rand",), client="192.0.2.2") not in sync.asked():
+            await asyncio.sleep(0.005)
+        open_at_once = [want.client for want in sync.asked()].count(HERE)
+        sync.hold.set()
+        outcomes = await asyncio.gather(*greedy, other)
+        return refused.became, open_at_once, {each.became for each in outcomes}
+
+    limits = {"questions_max": 4, "client_questions_max": 2, "line_max": 5}
+    answer = through(tmp_path, script, **limits)
+    assert answer == (Became.TOO_MANY, 2, {Became.PUBLISHED})
+
+
+def test_a_cold_build_of_400_crates_gets_all_of_them(tmp_path):
+    async def script(wants, sync):
+        names = [f"a{n}" for n in range(400)]
+        outcomes = await asyncio.gather(*(wants.index_file(name, HERE) for name in names))
+        return {each.became for each in outcomes}, len(sync.asked())
+
+    assert through(tmp_path, script) == ({Became.PUBLISHED}, 400)
+
+
+def test_what_stands_in_a_clients_line_holds_up_nobody_who_wants_the_same(tmp_path):
+    async def script(wants, sync):
+        sync.hold.clear()
+        greedy = [asyncio.create_task(wants.index_file(name, HERE)) for name in ("a", "serde")]
+        await sync.asked_once.wait()
+        other = asyncio.create_task(wants.index_file("serde", "192.0.2.2"))
+        while len(sync.asked()) < 2:
+            await asyncio.sleep(0.005)
+        sync.hold.set()
+        outcomes = await asyncio.gather(*greedy, other)
+        return {each.became for each in outcomes}, sync.asked()[1]
+
+    became, second = through(tmp_path, script, client_questions_max=1)
+    assert became == {Became.PUBLISHED}
+    assert second == Want(names=("serde",), client="192.0.2.2")
+
+
+def test_nobody_stands_in_line_longer_than_max_hold_and_leaves_no_trace(tmp_path):
+    async def script(wants, sync):
+        sync.hold.clear()
+        both = [wants.index_file(name, HERE) for name in ("a", "b")]
+        late = {each.became for each in await asyncio.gather(*both)}
+        sync.hold.set()
+        return late, (await wants.index_file("b", HERE)).became
+
+    answer = through(tmp_path, script, max_hold=0.2, client_questions_max=1)
+    assert answer == ({Became.TOO_LONG}, Became.PUBLISHED)
+
+
+def test_on_the_way_out_those_in_line_are_answered_too(tmp_path):
+    async def script(wants, sync):
+        sync.hold.clear()
+        both = [asyncio.create_task(wants.index_file(name, HERE)) for name in ("a", "b")]
+        await sync.asked_once.wait()
+        wants.close()
+        return {each.became for each in await asyncio.gather(*both)}
+
+    assert through(tmp_path, script, client_questions_max=1) == {Became.CLOSING}
 
 
 @pytest.mark.parametrize("line", [b"", b"x\n", b"[]\n", b'{"timestamp":[]}\n', b'{"refused":1}\n'])

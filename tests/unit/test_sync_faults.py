@@ -135,7 +135,7 @@ async def test_an_upstream_that_is_down_is_not_asked_again_for_each_name(tmp_pat
 @in_loop
 async def test_an_upstream_that_comes_back_is_noticed(tmp_path):
     with FakeUpstream() as upstream:
-        pace = replace(QUICK, down=3.0)
+        pace = replace(QUICK, down=6.0)
         async with syncing(settings(tmp_path, upstream), pace=pace) as sync:
             while not upstream.answers[200]:  # the greeting: an answer meanwhile would count
                 await asyncio.sleep(0.01)

@@ -7,7 +7,7 @@ import pytest
 
 from mirror.core.names import CrateName
 from mirror.errors import UsageError
-from mirror.once import exit_code_of_look
+from mirror.once import details_of_look, exit_code_of_look
 from mirror.store.cursors import Cursors
 from mirror.sync.engine import run_sync
 from mirror.sync.retrying import crate_of
@@ -257,3 +257,35 @@ def test_work_goes_through_each_crate_behind_its_name():
     items = [str(item) for item in work.items()]
     assert items == ["a", "b", "B 2.0.0", "b 1.0.0", "d", "c 1.0.0", "D 1.0.0", "z 1.0.0"]
     assert len(work) == 8
+
+
+@in_loop
+async def test_what_upstream_lacks_is_named_and_comes_by_itself(tmp_path, caplog):
+    with FakeUpstream() as upstream:
+        crate, name = upstream.read(ITOA_CRATE), upstream.read("/index/3/h/hex")
+        upstream.put(ITOA_CRATE, None)
+        upstream.put("/index/3/h/hex", None)
+        config = listed(tmp_path, upstream)
+        async with syncing(config, pace=BUSY) as sync:
+            await until(lambda: "missing: hex: absent upstream" in caplog.text)
+            assert "; itoa 1.0.18: absent upstream" in caplog.text
+            cursors = Cursors(config.cursors)
+            reasons = {retry.key: retry.reason for retry in cursors.retries}
+            cursors.close()
+            assert reasons["itoa 1.0.18"] == reasons["hex"] == "absent upstream"
+            upstream.put(ITOA_CRATE, crate)
+            upstream.put("/index/3/h/hex", name)
+            await until(lambda: list(config.www.glob("crates/itoa/*")))
+            await until(lambda: "hex" in sync.signer.files)
+            assert len(sync.signer.sweeps) == 1
+
+
+def test_what_was_refused_and_is_missing_is_counted_once():
+    refused = {"itoa": "expected x", "itoa 1.0.18": "itoa 1.0.18: expected x"}
+    missing = {"other than in the lock": 1}
+    reasons = {"itoa 1.0.18": refused["itoa 1.0.18"], "rand": "index file rand: no connection"}
+    report = SyncReport(stored=52, missing=missing, reasons=reasons, refused=refused, is_list=True)
+    assert str(report) == "52 stored, 1 missing: 1 other than in the lock; will retry"
+    lines = list(details_of_look(report))
+    assert "refused: itoa 1.0.18: expected x" in lines
+    assert "missing: rand: no connection" in lines

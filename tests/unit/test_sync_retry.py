@@ -130,7 +130,7 @@ async def test_a_single_look_tries_what_is_missing_and_tells_of_it(tmp_path):
         )
         assert exit_code_of_look(report) == 1
         assert [line[:25] for line in details_of_look(report)] == [
-            "missing: hex: index file ", "missing: itoa 1.0.18: cra",
+            "missing: hex: no answer w", "missing: itoa 1.0.18: ups",
         ]  # fmt: skip
         upstream.heal(ITOA_CRATE)
         upstream.heal("/index/3/h/hex")
@@ -302,3 +302,25 @@ def test_three_is_for_an_upstream_that_is_away():
     assert error.short == "without a usable answer"
     many = SyncReport(reasons={f"n{number}": "away" for number in range(60)})
     assert list(details_of_look(many))[-1] == "missing: and 10 more"
+
+
+@in_loop
+async def test_a_crate_that_the_index_names_is_never_absent_for_long(tmp_path):
+    clock = Clock()
+    with FakeUpstream() as upstream:
+        config = settings(tmp_path, upstream)
+        crate = upstream.read(ITOA_CRATE)
+        async with syncing(config, clock=clock) as sync:
+            await sync.want("itoa")
+            published = config.www / "index/it/oa/itoa"
+            published.parent.mkdir(parents=True)
+            published.write_bytes(upstream.read(ITOA))
+            upstream.put(ITOA_CRATE, None)
+            lacks = {"itoa 1.0.18": "upstream lacks the crate that its index names"}
+            for _ in range(2):
+                assert (await sync.want(crates=["itoa 1.0.18"])).failed == lacks
+            assert upstream.requests[ITOA_CRATE] == 1
+            upstream.put(ITOA_CRATE, crate)
+            clock.ahead += 16
+            assert not (await sync.want(crates=["itoa 1.0.18"])).failed
+            assert list(config.www.glob("crates/itoa/*"))
