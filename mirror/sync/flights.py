@@ -63,6 +63,10 @@ class Remembered:
         since, seconds, result = self._answers.get(key, (0.0, 0.0, None))
         return result if seconds_left(since, seconds, now=self._clock()) > 0 else None
 
+    def last(self, key: str) -> Result | None:
+        """Return the last answer, also where it holds no longer: for when nobody can be asked."""
+        return self._answers.get(key, (0.0, 0.0, None))[2]
+
     def is_denied(self, key: str) -> bool:
         """Whether the operator denies it, as the signer said not long ago."""
         result = self.get(key)

@@ -50,7 +50,11 @@ class IndexFiles:
         )
         match step:
             case Fetch():
-                return self._parts.remembered.get(name) or step
+                known = self._parts.remembered.get(name)
+                if known is None and self._parts.upstream.contact.is_down:
+                    # An outage must not turn "no such crate" into a wait for each build.
+                    known = self._parts.remembered.last(name)
+                return known or step
             case Fresh():
                 assert cursor is not None
                 return _remembered_result(cursor, self._parts.outbox.timestamp)

@@ -137,3 +137,15 @@ async def test_somebody_who_waits_is_served_while_a_sweep_pauses(tmp_path):
 def test_retry_after_is_seconds_or_a_date(headers, seconds):
     encoded = [(key.encode(), value.encode()) for key, value in headers.items()]
     assert retry_after(httpx.Headers(encoded), now=1_445_412_480.0) == seconds
+
+
+@in_loop
+async def test_what_upstream_lacked_is_lacking_in_an_outage_too(tmp_path):
+    with FakeUpstream() as upstream:
+        config = settings(tmp_path, upstream, max_age=0.2)
+        async with syncing(config, pace=replace(QUICK, down=30.0)) as sync:
+            assert (await sync.want("nobody")).absent == ("nobody",)
+            await asyncio.sleep(0.3)
+            with upstream.refusing():
+                assert (await sync.want("another")).failed
+                assert (await sync.want("nobody")).absent == ("nobody",)
