@@ -133,9 +133,8 @@ def audit_index_file(
     for skipped in file.skipped:
         seen.remark(f"{seen.path}: line {skipped.number} counts as absent: {skipped.reason}")
     now = _lines_by_version(file.entries)
-    before = {}
-    if accepted is not None:
-        before = _lines_by_version(parse_index_file(name, accepted, limits).entries)
+    old = parse_index_file(name, accepted, limits).entries if accepted is not None else ()
+    before = _lines_by_version(old)
     # 2.
     for version, lines in now.items():
         if version not in before:

@@ -29,6 +29,10 @@ class LockedCrate:
     def __str__(self) -> str:
         return str(self.crate)
 
+    def admits(self, cksum: str) -> bool:
+        """Whether an index line's `cksum` agrees; a lock that names none agrees with any."""
+        return self.checksum in (None, cksum)
+
 
 @dataclass(frozen=True, slots=True)
 class Lock:

@@ -132,8 +132,9 @@ class Desk:
 
     def record_sha256(self, name: CrateName) -> str | None:
         """Return the digest of the last upstream bytes that passed; None: there are none."""
-        if self._own_record(name) is not None:
-            return hashlib.sha256(self.record(name) or b"").hexdigest()
+        own = self._own_record(name)
+        if own is not None:
+            return hashlib.sha256(own).hexdigest()
         current = self.current(target_path(name))
         return current.sha256 if current else None
 
@@ -224,7 +225,7 @@ class Desk:
             version
             for version, locked in listed.items()
             if (entry := entries.get(version))
-            and locked.checksum in (None, entry.cksum)
+            and locked.admits(entry.cksum)
             and (self.rules.denial_of(name, version) or self.holds(entry.crate, entry.cksum))
         )
 

@@ -18,6 +18,7 @@ from mirror.core.audit import audit_index_file, audit_return, baseline
 from mirror.core.batch import FetchedCrate, Look, Outcome
 from mirror.core.index import IndexEntry, IndexFile, find_entry, parse_index_file
 from mirror.core.layout import target_path
+from mirror.core.lockfile import LockedCrate
 from mirror.core.names import CrateId, CrateName
 from mirror.core.policy import WithheldKind
 from mirror.core.verify import VerifiedCrate, verify_crate
@@ -131,13 +132,13 @@ class Examiner:
         if look.outcome is Outcome.GONE:
             self._gone(look)
         elif look.outcome is Outcome.BYTES:
-            data = reader.read(look)
+            data = reader.read(look)  # it has the digest that the look says, or raises
             if desk.doubted_since(name) is not None:
                 desk.examined.doubts[name] = None
-            if hashlib.sha256(data).hexdigest() != desk.record_sha256(name):
+            if look.sha256 != desk.record_sha256(name):
                 self._accept(name, data)
             else:
-                self._restore(name, data)
+                self._restore(look, data)
                 self._forget_finding(name)
 
     def _accept(self, name: CrateName, data: bytes) -> None:
@@ -163,17 +164,14 @@ class Examiner:
         """Compare with the checksums of the lock files, before these bytes count for anything."""
         entries = file.by_version()
         for version, locked in (self._desk.rules.listed or {}).get(file.name, {}).items():
-            entry = entries.get(version)
-            if entry and locked.checksum not in (None, entry.cksum):
-                raise LockMismatchError(
-                    str(entry.crate), f"the lock's {locked.checksum}", entry.cksum
-                )
+            if entry := entries.get(version):
+                _refuse_other_than_locked(locked, entry)
 
-    def _restore(self, name: CrateName, data: bytes) -> None:
-        path = target_path(name)
+    def _restore(self, look: Look, data: bytes) -> None:
+        path = target_path(look.name)
         current = self._desk.current(path)
-        is_its_own = current and hashlib.sha256(data).hexdigest() == current.sha256
-        if current and is_its_own and not self._desk.www.is_whole(path, current.sha256):
+        is_its_own = current is not None and current.sha256 == look.sha256
+        if is_its_own and not self._desk.www.is_whole(path, look.sha256):
             # What was signed, and is lost or damaged on our disk: here it is again.
             self._desk.www.restore_target(path, data, at=self._desk.now)
 
@@ -321,9 +319,14 @@ class Examiner:
                 return None
             self._undecided[name] = parse_index_file(name, record, desk.index_limits)
         entry = self._undecided[name].by_version().get(crate.version)
-        if entry and locked.checksum not in (None, entry.cksum):
-            raise LockMismatchError(str(crate), f"the lock's {locked.checksum}", entry.cksum)
+        if entry:
+            _refuse_other_than_locked(locked, entry)
         return entry
+
+
+def _refuse_other_than_locked(locked: LockedCrate, entry: IndexEntry) -> None:
+    if not locked.admits(entry.cksum):
+        raise LockMismatchError(str(entry.crate), f"the lock's {locked.checksum}", entry.cksum)
 
 
 @dataclass(slots=True)

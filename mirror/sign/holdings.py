@@ -14,6 +14,7 @@ from mirror.core.index import find_entry
 from mirror.core.layout import CRATES_DIR, parse_crate_path
 from mirror.core.names import CrateId, CrateName
 from mirror.errors import RejectedError
+from mirror.seam import Verb
 from mirror.store.memory import MemoryReader
 
 IndexFileOf = Callable[[CrateName], bytes | None]
@@ -28,7 +29,7 @@ class Holdings:
         self._index_file_of = index_file_of
         self._marked = memory.marked_names()
         self._denied = {
-            (each.name, each.version) for each in memory.decisions() if each.verb == "deny"
+            (each.name, each.version) for each in memory.decisions() if each.verb == Verb.DENY
         }
 
     def cksums_of(self, file: str) -> frozenset[str]:

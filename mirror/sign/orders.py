@@ -1,8 +1,8 @@
 """What an operator decides: deny, allow, accept.
 
 The order of each: the decision becomes durable in the ledger; then it is published; then what was
-withdrawn is unlinked. A crash in between is made good at the next start (recover.py), which does
-the last two again for every decision that stands.
+withdrawn is unlinked. A crash in between is made good at the next start, which does the last two
+again for every decision that stands (`obey_again`).
 """
 
 from __future__ import annotations

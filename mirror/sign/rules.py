@@ -132,27 +132,3 @@ def _digest(
     names = None if listed is None else {name: sorted(each) for name, each in listed.items()}
     text = json.dumps([_AUDIT, denied, sorted(accepted), names], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-class ListWatch:
-    """Tells when a lock file is another than before."""
-
-    def __init__(self, locks: Iterable[Path]) -> None:
-        self._locks = tuple(locks)
-        self._seen = self._look()
-
-    def changed(self) -> bool:
-        """Whether one changed since the last call."""
-        before, self._seen = self._seen, self._look()
-        return before != self._seen
-
-    def _look(self) -> list[tuple[int, int] | None]:
-        return [_stamp(path) for path in self._locks]
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size

@@ -19,8 +19,8 @@ from mirror.sign.inbox import Inbox, Message, Pending
 from mirror.sign.orders import obey, obey_again
 from mirror.sign.parts import Parts
 from mirror.sign.recover import end_well, recover
-from mirror.sign.rules import ListWatch
 from mirror.sign.signer import Signer
+from mirror.store.lockfile import LockWatch
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def run_signer(parts: Parts, clock: Clock, stop: threading.Event) -> None:
 
     A publication under way is finished first.
     """
-    lists = ListWatch(parts.config.lock)  # before they are read: no change is missed
+    lists = LockWatch(parts.config.lock)  # before they are read: no change is missed
     signer = Signer(parts)
     recover(parts, signer, now=clock())
     obey_again(parts, signer, now=clock())
@@ -88,7 +88,7 @@ class _Worker:
         self,
         parts: Parts,
         signer: Signer,
-        lists: ListWatch,
+        lists: LockWatch,
         clock: Clock,
         stop: threading.Event,
     ) -> None:

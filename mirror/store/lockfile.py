@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from mirror.core.lockfile import Lock, parse_lock
@@ -26,3 +27,27 @@ def read_lock(path: Path) -> Lock:
     if len(data) > LOCK_MAX_BYTES:
         raise UsageError(f"{path}: larger than {LOCK_MAX_BYTES} bytes, so no lock file")
     return parse_lock(str(path), data)
+
+
+class LockWatch:
+    """Tells when a lock file is another than before, by time and size."""
+
+    def __init__(self, locks: Iterable[Path]) -> None:
+        self._locks = tuple(locks)
+        self._seen = self._look()
+
+    def changed(self) -> bool:
+        """Whether one changed since the last call."""
+        before, self._seen = self._seen, self._look()
+        return before != self._seen
+
+    def _look(self) -> list[tuple[int, int] | None]:
+        return [_stamp(path) for path in self._locks]
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size

@@ -8,7 +8,6 @@ before its commit, and are thrown away if it never comes (`drop_after`).
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 import zlib
 from collections import defaultdict
@@ -20,8 +19,7 @@ from mirror.core.names import CrateName
 
 MEMORY_SCHEMA = """
 CREATE TABLE IF NOT EXISTS record(
-    name TEXT, number INTEGER, sha256 TEXT NOT NULL, data BLOB,
-    PRIMARY KEY(name, number)) WITHOUT ROWID;
+    name TEXT, number INTEGER, data BLOB, PRIMARY KEY(name, number)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS doubt(name TEXT PRIMARY KEY, since REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS deletion(
     name TEXT, number INTEGER, since REAL NOT NULL, at REAL NOT NULL, returned INTEGER NOT NULL,
@@ -147,11 +145,8 @@ class Memory(MemoryReader):
     def put_records(self, records: Mapping[CrateName, bytes | None], *, number: int) -> None:
         """Remember raw bytes (packed), or None: what is published is the record."""
         self._db.executemany(
-            "INSERT OR REPLACE INTO record VALUES(?,?,?,?)",
-            [
-                (name, number, hashlib.sha256(data).hexdigest() if data else "", data)
-                for name, data in records.items()
-            ],
+            "INSERT OR REPLACE INTO record VALUES(?,?,?)",
+            [(name, number, data) for name, data in records.items()],
         )
 
     def put_deletions(self, deletions: Mapping[CrateName, Deletion | None], *, number: int) -> None:

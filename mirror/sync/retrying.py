@@ -3,9 +3,8 @@
 On the list comes what somebody wanted or the operator lists, and could not be had: upstream gave no
 usable answer, or the signer refused the crate that it gave. It leaves when it is there, when
 upstream says that there is no such thing (unless the operator lists it, or the index names it), or
-when it is not followed any more. A wish that no
-sweep, list or held file backs ends after a week: else nonsense would stay for ever. A version that
-the index file does not name never comes on it.
+when it is not followed any more. A wish that no sweep, list or held file backs ends after a week:
+else nonsense would stay for ever. A version that the index file does not name never comes on it.
 
 What is on the list changes in one place, where a flight lands; a sweep adds what it follows.
 """

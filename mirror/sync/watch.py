@@ -10,10 +10,10 @@ import asyncio
 import json
 import logging
 from contextlib import suppress
-from pathlib import Path
 from typing import NoReturn
 
 from mirror.core.layout import METADATA_DIR, STATE_FIELD
+from mirror.store.lockfile import LockWatch
 from mirror.sync.parts import Parts
 
 logger = logging.getLogger(__name__)
@@ -24,9 +24,8 @@ class Watch:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._locks = parts.life.config.lock if parts.following.is_list else ()
+        self._locks = LockWatch(parts.life.config.lock if parts.following.is_list else ())
         self._timestamp = parts.life.config.www / METADATA_DIR / "timestamp.json"
-        self._stamps = self._stamps_now()
         self._policy = self._policy_now()
         self._changed = asyncio.Event()
         self._calls_for_sweep = False
@@ -51,9 +50,7 @@ class Watch:
         return calls
 
     def _look_at_locks(self) -> None:
-        stamps = self._stamps_now()
-        if stamps != self._stamps:
-            self._stamps = stamps
+        if self._locks.changed():
             logger.info("a lock file changed: it comes into force now")
             self._calls_for_sweep = True
             self._changed.set()
@@ -71,20 +68,9 @@ class Watch:
         self._calls_for_sweep |= self._parts.following.is_list
         self._changed.set()
 
-    def _stamps_now(self) -> list[tuple[int, int] | None]:
-        return [_stamp(path) for path in self._locks]
-
     def _policy_now(self) -> str:
         try:
             signed = json.loads(self._timestamp.read_bytes())["signed"]
             return str(signed.get(STATE_FIELD, {}).get("policy", ""))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return ""
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size

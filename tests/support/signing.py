@@ -1,6 +1,7 @@
 """A signer on a folder of its own, without processes: what is offered is settled at once."""
 
 import hashlib
+from contextlib import contextmanager
 from pathlib import Path
 
 from mirror.config import Config
@@ -93,3 +94,14 @@ class Workbench:
 
     def www(self, path):
         return self.config.www / path
+
+
+@contextmanager
+def at_work(folder: Path, **settings):
+    """A workbench with a repository, open for the time of a block."""
+    bench = Workbench(folder, **settings)
+    bench.init()
+    try:
+        yield bench.open()
+    finally:
+        bench.parts.ledger.close()

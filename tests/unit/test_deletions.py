@@ -11,7 +11,7 @@ from mirror.sign.orders import obey
 from mirror.store.ledger import LedgerReader
 from tests.support.crates import crate_bytes, index_file
 from tests.support.crates import index_line as line_of
-from tests.support.signing import START, Workbench
+from tests.support.signing import START, Workbench, at_work
 from tests.support.tar import Entry
 
 DEMO = CrateName("demo")
@@ -31,21 +31,9 @@ def index_line(*args):
 
 @pytest.fixture
 def bench(tmp_path):
-    with opened(tmp_path) as bench:
+    with at_work(tmp_path / "data") as bench:
         bench.settle({"demo": FILE}, {("demo", "1.0.0"): crate_bytes("demo", "1.0.0")})
         yield bench
-
-
-class opened:  # noqa: N801 - used as a word
-    def __init__(self, tmp_path, **settings):
-        self.bench = Workbench(tmp_path / "data", **settings)
-
-    def __enter__(self):
-        self.bench.init()
-        return self.bench.open()
-
-    def __exit__(self, *_):
-        self.bench.parts.ledger.close()
 
 
 def delete(bench):
@@ -84,7 +72,7 @@ def test_a_crate_that_two_looks_find_gone_is_withdrawn_and_its_crates_stay(bench
 
 
 def test_its_crates_go_where_the_operator_wants_that(tmp_path):
-    with opened(tmp_path, drop_deleted=True) as bench:
+    with at_work(tmp_path / "data", drop_deleted=True) as bench:
         bench.settle({"demo": FILE}, {("demo", "1.0.0"): crate_bytes("demo", "1.0.0")})
         delete(bench)
         assert not bench.www("crates/demo/demo-1.0.0.crate").exists()
@@ -228,7 +216,7 @@ def test_sync_cannot_say_that_the_second_look_was_long_after_the_first(bench):
 
 
 def test_crates_that_should_be_dropped_go_at_the_next_start_at_the_latest(tmp_path):
-    with opened(tmp_path) as bench:
+    with at_work(tmp_path / "data") as bench:
         bench.settle({"demo": FILE}, {("demo", "1.0.0"): crate_bytes("demo", "1.0.0")})
         delete(bench)
         bench.close()

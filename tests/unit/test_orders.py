@@ -13,7 +13,7 @@ from mirror.sign.state import EXTRA
 from mirror.store.memory import Decided, pack
 from tests.support.crates import crate_bytes, index_file
 from tests.support.crates import index_line as line_of
-from tests.support.signing import Workbench
+from tests.support.signing import at_work
 from tests.support.tar import Entry
 
 DEMO = CrateName("demo")
@@ -27,13 +27,10 @@ def index_line(*args):
 
 @pytest.fixture
 def bench(tmp_path):
-    bench = Workbench(tmp_path / "data")
-    bench.init()
-    bench.open()
-    crates = {("demo", v): crate_bytes("demo", v) for v in ("1.0.0", "1.1.0")}
-    bench.settle({"demo": FILE, "other": index_file("other", "1.0.0")}, crates)
-    yield bench
-    bench.parts.ledger.close()
+    with at_work(tmp_path / "data") as bench:
+        crates = {("demo", v): crate_bytes("demo", v) for v in ("1.0.0", "1.1.0")}
+        bench.settle({"demo": FILE, "other": index_file("other", "1.0.0")}, crates)
+        yield bench
 
 
 def order(bench, verb, version=None, reason="it steals keys", name=DEMO):

@@ -14,16 +14,13 @@ from mirror.sign.examine import _refusal
 from mirror.sign.state import EXTRA
 from mirror.store.www import GZIP_HEADER
 from tests.support.crates import crate_bytes, index_file, index_line
-from tests.support.signing import Workbench
+from tests.support.signing import Workbench, at_work
 
 
 @pytest.fixture
 def bench(tmp_path):
-    bench = Workbench(tmp_path / "data")
-    bench.init()
-    bench.open()
-    yield bench
-    bench.parts.ledger.close()
+    with at_work(tmp_path / "data") as bench:
+        yield bench
 
 
 def published(bench, name):

@@ -12,7 +12,7 @@ from mirror.sign.orders import obey, obey_again
 from mirror.sign.state import EXTRA
 from tests.support.crates import crate_bytes, index_file, index_line
 from tests.support.mirror_folder import locked
-from tests.support.signing import Workbench
+from tests.support.signing import Workbench, at_work
 
 LINK = target_path(CrateName("demo"))
 FILE = index_file("demo", "1.0.0", "1.1.0", "1.2.0")
@@ -38,11 +38,8 @@ def lock(tmp_path):
 
 @pytest.fixture
 def bench(tmp_path, lock):
-    bench = Workbench(tmp_path / "data", mode="list", lock=(lock,))
-    bench.init()
-    bench.open()
-    yield bench
-    bench.parts.ledger.close()
+    with at_work(tmp_path / "data", mode="list", lock=(lock,)) as bench:
+        yield bench
 
 
 def crates(*versions):

@@ -7,7 +7,7 @@ import pytest
 from mirror.core.batch import Sweep, Sweeping
 from tests.support.crates import index_file
 from tests.support.crates import index_line as line_of
-from tests.support.signing import Workbench
+from tests.support.signing import at_work
 
 NAMES = [f"crate{number:04}" for number in range(40)]
 
@@ -18,12 +18,9 @@ def index_line(*args):
 
 @pytest.fixture
 def bench(tmp_path):
-    bench = Workbench(tmp_path / "data")
-    bench.init()
-    bench.open()
-    bench.settle({name: index_file(name, "1.0.0") for name in NAMES})
-    yield bench
-    bench.parts.ledger.close()
+    with at_work(tmp_path / "data") as bench:
+        bench.settle({name: index_file(name, "1.0.0") for name in NAMES})
+        yield bench
 
 
 def settle(bench, files, *, began, names=1000, sweep=None):
@@ -66,14 +63,11 @@ def test_what_somebody_asks_for_is_no_part_of_it(bench):
 
 
 def test_a_stopped_sweep_never_makes_the_mirror_complete(tmp_path):
-    bench = Workbench(tmp_path / "data", mode="index")
-    bench.init()
-    bench.open()
-    bench.settle({name: index_file(name, "1.0.0") for name in NAMES})
-    sweep = Sweep(1.0, 1.0, 1000, 0, whole_source=True)
-    settle(bench, bad(NAMES), began=1.0, sweep=sweep)
-    assert bench.parts.publisher.extra["x-crateseal"]["complete_as_of"] is None
-    bench.parts.ledger.close()
+    with at_work(tmp_path / "data", mode="index") as bench:
+        bench.settle({name: index_file(name, "1.0.0") for name in NAMES})
+        sweep = Sweep(1.0, 1.0, 1000, 0, whole_source=True)
+        settle(bench, bad(NAMES), began=1.0, sweep=sweep)
+        assert bench.parts.publisher.extra["x-crateseal"]["complete_as_of"] is None
 
 
 def test_the_next_sweep_begins_anew(bench):

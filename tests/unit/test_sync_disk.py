@@ -51,15 +51,18 @@ async def test_what_a_full_disk_dropped_is_not_counted_as_looked_at(tmp_path):
 
 
 @in_loop
-async def test_a_disk_that_stays_full_leaves_names_missing(tmp_path):
+async def test_a_disk_that_stays_full_leaves_names_missing(tmp_path, monkeypatch):
+    begin = BatchWriter.__init__
+
+    def begin_on_a_full_disk(self, spool, number):
+        begin(self, spool, number)
+        fill_under(self.folder)
+
+    monkeypatch.setattr(BatchWriter, "__init__", begin_on_a_full_disk)
     with FakeUpstream() as upstream:
         config = indexed(tmp_path, upstream)
         upstream.fault(ITOA, "trickle")  # each time the sweep has to wait for it
-        sweep = asyncio.create_task(sync_once(config))
-        while not sweep.done():
-            fill_under(config.spool)
-            await asyncio.sleep(0.001)
-        report, signer = sweep.result()
+        report, signer = await sync_once(config)
         assert report.missing["not stored (spool: No space left on device)"] == 5
         assert (report.missing_count, report.looked, report.changed) == (6, 0, 0)
         assert signer.sweeps[-1].missing == 6
