@@ -6,7 +6,8 @@
     ├── KeyFileError       a key is missing, readable for others, not a key, or not the one trusted
     ├── CounterError       no number can be handed out
     ├── ClockError         the clock stands before the last signature: wait, sign nothing
-    └── StaleStateError    somebody else committed meanwhile: open the repository again
+    ├── StaleStateError    somebody else committed meanwhile: open the repository again
+    └── CeremonyError      a draft, or what came of one, cannot be used
 
 Rule for this file: an error carries its parts as attributes; none ever holds private material.
 """
@@ -52,3 +53,7 @@ class ClockError(RepositoryError):
 
 class StaleStateError(RepositoryError):
     """The committed timestamp is not the one that was built upon; open the repository again."""
+
+
+class CeremonyError(RepositoryError):
+    """A draft, or what came of one, is not complete, not for this repository, or was changed."""
