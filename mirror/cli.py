@@ -12,23 +12,26 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
 
 from mirror.children import Inherited
 from mirror.config import SERVE, SIGN, SYNC, UP, Config
 from mirror.errors import RejectedError, UsageError
 from mirror.exits import INTERRUPTED, exit_code_of, in_one_line
-from mirror.options import (
-    LISTEN_FD_VARIABLE,
-    add_client_options,
-    add_options,
-    client_options,
-    load_config,
-    nearest,
+from mirror.options import LISTEN_FD_VARIABLE, client_options, load_config
+from mirror.parser import (
+    Command,
+    add_accepted,
+    add_crate,
+    add_denied,
+    add_json,
+    add_keep,
+    add_once,
+    add_trial,
+    add_verify,
+    parse,
 )
 
 LOG = logging.getLogger("crateseal")
@@ -38,32 +41,6 @@ _OF_THE_MIRROR = ("uvloop", "pyreqwest", "uvicorn", "fastapi")
 _TALKATIVE_LIBRARIES = ("httpx", "httpcore", "uvicorn", "asyncio", "tuf", "securesystemslib")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, like every other error."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see `{self.prog} --help`")
-
-    def long_options(self) -> list[str]:
-        return [option for option in self._option_string_actions if option.startswith("--")]
-
-
-@dataclass(frozen=True, slots=True)
-class _Command:
-    """One row of the table of commands."""
-
-    summary: str
-    examples: tuple[str, ...]
-    run: Callable[[argparse.Namespace], int]
-    add_own: Callable[[argparse.ArgumentParser], None] = lambda _parser: None
-    operands: str = ""
-    """What follows the command's name, as its usage shows it."""
-    is_mirrors: bool = True
-    """Whether it works on a mirror's folder, and so reads `mirror.toml` where it stands."""
-    is_long: bool = False
-    """Whether it goes on until it is told to end, and so logs what it does."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     arguments = argparse.Namespace(verbose=0)
@@ -71,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A terminal or log that knows ASCII only gets a `?` for a `…`, not an end in the middle.
         sys.stdout.reconfigure(errors="replace")
     try:
-        arguments = _parse(sys.argv[1:] if argv is None else argv)
+        arguments = parse(sys.argv[1:] if argv is None else argv, _COMMANDS)
         _set_up_logging(arguments)
         code = _COMMANDS[arguments.command].run(arguments)
         sys.stdout.flush()
@@ -90,127 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-# ---- parsing
-
-
 def commands() -> tuple[str, ...]:
     """Return the names of all commands, in the order of the help."""
     return tuple(_COMMANDS)
-
-
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = _build_parser()
-    first = argv[0] if argv else ""
-    if first.startswith("-") and first not in {"-h", "--help", "--version"}:
-        raise UsageError(f"unknown option {first!r}; options follow the command")
-    if first and not first.startswith("-") and first not in _COMMANDS:
-        raise UsageError(f"unknown command {first!r}; {nearest(first, _COMMANDS)}")
-    arguments, rest = parser.parse_known_args(argv)
-    if arguments.command is None:
-        parser.print_help(sys.stderr)
-        raise UsageError("no command given; `crateseal demo` is a good first one")
-    if rest:
-        known: _Parser = arguments.parser
-        word = rest[0].partition("=")[0]
-        hint = nearest(word, known.long_options()) if word.startswith("-") else "leave it out"
-        raise UsageError(f"{arguments.command}: unknown argument {word!r}; {hint}")
-    return arguments
-
-
-def _build_parser() -> _Parser:
-    parser = _Parser(
-        prog="crateseal",
-        description="A mirror of crates.io that can be trusted without trusting its machine.",
-        epilog="Begin with `crateseal demo`, then `crateseal up`. Each command has a --help.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="say which version it is")
-    commands = parser.add_subparsers(
-        title="commands", dest="command", metavar="COMMAND", parser_class=_Parser
-    )
-    for name, command in _COMMANDS.items():
-        own = commands.add_parser(
-            name,
-            help=command.summary,
-            usage=" ".join(filter(None, ("crateseal", name, command.operands, "[options]"))),
-            description=command.summary[0].upper() + command.summary[1:] + ".",
-            epilog="examples:\n" + "\n".join(f"  {line}" for line in command.examples),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        _add_common(own, command)
-        command.add_own(own)
-        add_options(own, name)
-        own.set_defaults(parser=own)
-    return parser
-
-
-class _ShowVersion(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_rest: object) -> None:
-        from importlib.metadata import version  # noqa: PLC0415 - slow to load, seldom wanted
-
-        parser.exit(message=f"crateseal {version('crateseal')}\n")
-
-
-def _add_common(parser: argparse.ArgumentParser, command: _Command) -> None:
-    if command.is_mirrors:
-        parser.add_argument(
-            "--config", metavar="FILE", help="settings (default: mirror.toml if it is there)"
-        )
-        parser.add_argument(
-            "--data", metavar="DIR", help="the mirror's folder (default: crateseal-data)"
-        )
-    parser.add_argument(
-        "-v", "--verbose", action="count", default=0, help="say more; twice: tracebacks, too"
-    )
-    parser.add_argument("-q", "--quiet", action="store_true", help="say less")
-
-
-def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="answer in JSON")
-
-
-def _add_keep(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--keep", action="store_true", help="keep its folder, to look around in")
-
-
-def _add_trial(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--trial",
-        action="store_true",
-        help="make a whole repository for a first try, all keys in the mirror's folder",
-    )
-
-
-def _add_once(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--once",
-        action="store_true",
-        help="look at everything that is followed once, then end; starts a signer if none runs",
-    )
-
-
-def _add_crate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("crate", metavar="NAME[@VERSION]", help="the crate, or one version of it")
-
-
-def _add_accepted(parser: argparse.ArgumentParser) -> None:
-    _add_crate(parser)
-    parser.add_argument(
-        "--sha256",
-        metavar="HEX",
-        help="only if this is still what is quarantined (its first digits, from `status`)",
-    )
-
-
-def _add_denied(parser: argparse.ArgumentParser) -> None:
-    _add_crate(parser)
-    parser.add_argument("--reason", metavar="TEXT", required=True, help="why; everybody sees it")
-
-
-def _add_verify(parser: argparse.ArgumentParser) -> None:
-    add_client_options(parser)
-    _add_json(parser)
 
 
 # ---- logging
@@ -340,6 +199,14 @@ def _check(arguments: argparse.Namespace) -> int:
     return wiring.check(_config(arguments), now=time.time(), as_json=arguments.json, say=_say)
 
 
+def _recover(arguments: argparse.Namespace) -> int:
+    from mirror import wiring  # noqa: PLC0415
+    from mirror.seam import Recover  # noqa: PLC0415
+
+    say = _say_nothing if arguments.quiet else _say
+    return wiring.decide(_config(arguments), Recover(), time.time, say=say)
+
+
 def _decide(arguments: argparse.Namespace) -> int:
     from mirror import wiring  # noqa: PLC0415
     from mirror.core.names import parse_subject  # noqa: PLC0415
@@ -373,14 +240,14 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 _COMMANDS = {
-    "demo": _Command(
+    "demo": Command(
         "the whole story on six real crates, with no network, in seconds",
         ("crateseal demo", "crateseal demo --keep"),
         _demo,
-        _add_keep,
+        add_keep,
         is_mirrors=False,
     ),
-    UP: _Command(
+    UP: Command(
         "everything at once: create what is missing, then sync, sign and serve",
         (
             "crateseal up",
@@ -390,61 +257,66 @@ _COMMANDS = {
         _up,
         is_long=True,
     ),
-    "init": _Command(
+    "init": Command(
         "make keys; with --trial a whole repository for a first try",
         ("crateseal init --trial", "crateseal init --trial --data /srv/crates --bin-bits 12"),
         _init,
-        _add_trial,
+        add_trial,
     ),
-    SYNC: _Command(
+    SYNC: Command(
         "follow upstream into the spool; no keys",
         ("crateseal sync", "crateseal sync --once --mode index --names names.txt"),
         _sync,
-        _add_once,
+        add_once,
         is_long=True,
     ),
-    SIGN: _Command(
+    SIGN: Command(
         "audit what sync brought, sign it and publish it; keys, no network",
         ("crateseal sign", "crateseal sign --data /srv/crates"),
         _sign,
         is_long=True,
     ),
-    SERVE: _Command(
+    SERVE: Command(
         "answer clients, read-only; no keys, no writes",
         ("crateseal serve", "crateseal serve --host 0.0.0.0 --port 80 --workers 4"),
         _serve,
         is_long=True,
     ),
-    "status": _Command(
+    "status": Command(
         "what is published, how old it is, what expires when, what is quarantined and why",
         ("crateseal status", "crateseal status --json | jq .quarantined"),
         _status,
-        _add_json,
+        add_json,
     ),
-    "check": _Command(
+    "check": Command(
         "check everything on disk, from the root down; exit 1 names each wrong file",
         ("crateseal check", "crateseal check --json --data /srv/crates"),
         _check,
-        _add_json,
+        add_json,
     ),
-    "deny": _Command(
+    "deny": Command(
         "withdraw a crate or a version now, and refuse it from now on, with a public reason",
         (
             'crateseal deny evil-crate --reason "malware, see RUSTSEC-2026-0001"',
             'crateseal deny serde@1.0.171 --reason "ships a binary"',
         ),
         _decide,
-        _add_denied,
+        add_denied,
         operands="NAME[@VERSION] --reason TEXT",
     ),
-    "allow": _Command(
+    "allow": Command(
         "take a denial back",
         ("crateseal allow evil-crate", "crateseal allow serde@1.0.171"),
         _decide,
-        _add_crate,
+        add_crate,
         operands="NAME[@VERSION]",
     ),
-    "accept": _Command(
+    "recover": Command(
+        "go on after a restored backup, or after a second signer was seen (end that one first)",
+        ("crateseal recover", "crateseal recover --data /srv/crates"),
+        _recover,
+    ),
+    "accept": Command(
         "let a quarantined change through, after a look at what `status` shows",
         (
             "crateseal accept serde",
@@ -452,17 +324,17 @@ _COMMANDS = {
             "crateseal accept old-crate@0.1.0",
         ),
         _decide,
-        _add_accepted,
+        add_accepted,
         operands="NAME[@VERSION]",
     ),
-    "verify": _Command(
+    "verify": Command(
         "prove every crate of a lock file against a mirror's signed metadata",
         (
             "crateseal verify --lock Cargo.lock --data crateseal-data",
             "crateseal verify --mirror https://crates.example.org --root-sha256 3f7a…",
         ),
         _verify,
-        _add_verify,
+        add_verify,
         is_mirrors=False,
     ),
 }

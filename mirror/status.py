@@ -7,26 +7,25 @@ Where both say something, the metadata counts.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
 from rich.text import Text
 
 from mirror.config import Config
+from mirror.core.expiry import CEREMONY, EXPIRED, FINE, LATE, Expiry, advice, expiries
 from mirror.core.layout import STATUS_JSON
 from mirror.core.status import merge
-from mirror.core.times import parse_rfc3339
+from mirror.core.times import parse_rfc3339, rfc3339
 from mirror.errors import NoPublicationError, PublicationError, UsageError
 from mirror.store.publication import Publications, root_fingerprint
 from mirror.terminal import Terminal
 
 HEARTBEAT_LATE_SECONDS = 60.0
 """A signer writes its heartbeat four times as often."""
-SOON_SHARE = 0.15
-_LIVES = {"timestamp": 1, "snapshot": 7, "bins": 60, "crates": 365, "targets": 365, "root": 180}
-"""Days from signing to expiry, for telling what is soon."""
-_DAY = 86400.0
+_HEADING_WIDTH = 15
 _ADVICE = (
     "leave it: what was published stays, and upstream may mend it",
     "`crateseal accept NAME` publishes what was refused (look first: locks made before may fail)",
@@ -51,7 +50,7 @@ def show(config: Config, *, now: float, as_json: bool, out: TextIO) -> int:
     """
     try:
         fields = gather(config, now=now)
-        shown = lines(fields, now=now)
+        shown = lines(fields, now=now, data=shlex.quote(str(config.data)))
     except (ValueError, TypeError, AttributeError) as error:
         # The metadata has been looked at before: what is left is the heartbeat.
         raise PublicationError(
@@ -79,14 +78,14 @@ def gather(config: Config, *, now: float) -> dict[str, Any]:
             f"{config.data}: no mirror here ({error}); `crateseal up` makes one,"
             " --data names another folder"
         ) from error
-    fields = merge(publication, root_sha256, _heartbeat(config))
+    fields = merge(publication, root_sha256, _heartbeat(config), now)
     at = fields.pop("at")
     signer = {"at": at, "running": _is_recent(at, now)}
     return fields | {"signer": signer, "findings": _findings(fields, now)}
 
 
-def lines(fields: Mapping[str, Any], *, now: float) -> list[_Line]:
-    """Return the same for a person."""
+def lines(fields: Mapping[str, Any], *, now: float, data: str) -> list[_Line]:
+    """Return the same for a person; `data` is the folder that the advice names."""
     signer = fields["signer"]
     shown = [
         _Line("mirror", f"{fields['mode']} of {fields['upstream']}"),
@@ -105,7 +104,9 @@ def lines(fields: Mapping[str, Any], *, now: float) -> list[_Line]:
     )
     if fields["trouble"]:
         shown.append(_Line("trouble", fields["trouble"], "bold red"))
-    shown += _expiry_lines(fields["expires"], now)
+    found = expiries(fields["expires"], fields["renew_from"], now)
+    shown += _expiry_lines(found, now)
+    shown += _warning_lines(fields["warnings"], trial=fields["trial"], data=data)
     shown += _quarantine_lines(fields["quarantined"], now)
     return shown + _denied_lines(fields["denied"], now)
 
@@ -125,14 +126,37 @@ def _complete(fields: Mapping[str, Any], now: float) -> str:
     return f"not yet: {listed:,} crates are listed" if isinstance(listed, int) else "not yet"
 
 
-def _expiry_lines(expires: Mapping[str, str], now: float) -> Iterable[_Line]:
-    ordered = sorted(expires.items(), key=lambda item: parse_rfc3339(item[1]))
-    for number, (role, text) in enumerate(ordered):
-        left = parse_rfc3339(text) - now
-        style = "" if left > SOON_SHARE * _LIVES.get(role, 1) * _DAY else "yellow"
+def _expiry_lines(found: Iterable[Expiry], now: float) -> Iterable[_Line]:
+    for number, each in enumerate(found):
+        left = each.expires - now
         when = f"in {_span(left)}" if left > 0 else "EXPIRED"
         heading = "" if number else "expires"
-        yield _Line(heading, f"{role:<10} {when:<12} {text}", style if left > 0 else "bold red")
+        text = f"{each.role:<10} {when:<14} {_renewal(each)}"
+        yield _Line(heading, text, _style(each.state) if each.is_warning else "")
+
+
+def _renewal(each: Expiry) -> str:
+    if each.by != CEREMONY:
+        at = rfc3339(each.expires)
+        how = "not renewed" if each.is_warning else "renews itself"
+        return f"{at[:10]} {at[11:16]} UTC, {how}"
+    when = f"from {rfc3339(each.renew_from)[:10]}" if each.state == FINE else "now"
+    return f"{rfc3339(each.expires)[:10]}, sign anew {when}"
+
+
+def _warning_lines(
+    warned: Sequence[Mapping[str, Any]], *, trial: bool, data: str
+) -> Iterable[_Line]:
+    for number, each in enumerate(warned):
+        yield _Line("" if number else "warning", each["text"], _style(each["state"]))
+    roles = [each["role"] for each in warned if each["by"] == CEREMONY]
+    if roles:
+        for part in advice(roles, trial=trial, data=data):
+            yield _Line("", part)
+
+
+def _style(state: str) -> str:
+    return {EXPIRED: "bold red", LATE: "red"}.get(state, "yellow")
 
 
 def _quarantine_lines(quarantined: Iterable[Mapping[str, Any]], now: float) -> list[_Line]:
@@ -164,7 +188,9 @@ def _denied_lines(denied: Iterable[Mapping[str, Any]], now: float) -> list[_Line
 def _findings(fields: Mapping[str, Any], now: float) -> list[str]:
     found = [f"quarantined: {each.get('name')}" for each in fields["quarantined"]]
     found += [
-        f"expired: {role}" for role, text in fields["expires"].items() if parse_rfc3339(text) <= now
+        f"{each.state}: {each.role}"
+        for each in expiries(fields["expires"], fields["renew_from"], now)
+        if each.is_finding
     ]
     return found + ([f"trouble: {fields['trouble']}"] if fields["trouble"] else [])
 
@@ -187,12 +213,16 @@ def _is_recent(at: object, now: float) -> bool:
 
 
 def _print(shown: Iterable[_Line], out: TextIO) -> None:
+    """Write the lines; on a terminal, what is too long goes on under its own column."""
     console = Terminal(out)
+    width = max(20, console.width - _HEADING_WIDTH) if console.is_terminal else None
     for line in shown:
-        text = Text(f"{line.what:<15}", style="bold").append(
-            line.text, style=line.style or "not bold"
-        )
-        console.print(text, soft_wrap=True)
+        text = Text(line.text, style=line.style or "not bold")
+        heading = Text(f"{line.what:<{_HEADING_WIDTH}}", style="bold")
+        for part in text.wrap(console, width) if width else [text]:
+            part.rstrip()
+            console.print(heading.append_text(part), soft_wrap=True)
+            heading = Text(" " * _HEADING_WIDTH)
 
 
 def _count(held: Mapping[str, Any], kind: str) -> str:

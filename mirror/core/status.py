@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from mirror.core.expiry import expiries, warnings
 from mirror.core.times import rfc3339
 
 STATUS_FORMAT = 1
@@ -39,13 +40,21 @@ class Published(Protocol):
         """When each role's metadata expires, in seconds since 1970."""
 
 
-def merge(published: Published, root_sha256: str, heartbeat: Mapping[str, Any]) -> dict[str, Any]:
+def merge(
+    published: Published, root_sha256: str, heartbeat: Mapping[str, Any], now: float
+) -> dict[str, Any]:
     """Return the fields that `www/status.json` has, brought up to date.
 
-    `root_sha256` is the fingerprint of the first root, `heartbeat` empty where there is none.
+    `root_sha256` is the fingerprint of the first root, `heartbeat` empty where there is none. The
+    warnings are made anew: a signer that fell silent warns of nothing.
     """
     signed = published.state
     held = {**_map(heartbeat.get("held")), **_map(signed.get("held"))}
+    expires = {
+        **_map(heartbeat.get("expires")),
+        **{role: rfc3339(at) for role, at in published.expires.items()},
+    }
+    found = expiries(expires, _windows(heartbeat, expires), now)
     return {
         "format": STATUS_FORMAT,
         "at": heartbeat.get("at"),
@@ -56,16 +65,25 @@ def merge(published: Published, root_sha256: str, heartbeat: Mapping[str, Any]) 
         "root_sha256": root_sha256,
         "root_version": published.root_version,
         "held": {"index": held.get("index"), "crates": held.get("crates")},
-        "expires": {
-            **_map(heartbeat.get("expires")),
-            **{role: rfc3339(at) for role, at in published.expires.items()},
-        },
+        "expires": expires,
+        "renew_from": {each.role: rfc3339(each.renew_from) for each in found},
+        "warnings": warnings(found, now, trial=published.trial),
         "quarantined": heartbeat.get("quarantined", []),
         "denied": heartbeat.get("denied", []),
         "deleted": heartbeat.get("deleted", 0),
         "listed": heartbeat.get("listed"),
         "trouble": heartbeat.get("trouble"),
     }
+
+
+def _windows(heartbeat: Mapping[str, Any], expires: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the signer's word on when to sign anew, for the roles it knew in their present state.
+
+    A root that came after its last heartbeat has a window of its own.
+    """
+    known = _map(heartbeat.get("expires"))
+    windows = _map(heartbeat.get("renew_from"))
+    return {role: at for role, at in windows.items() if known.get(role) == expires.get(role)}
 
 
 def _map(value: object) -> Mapping[str, Any]:

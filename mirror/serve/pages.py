@@ -19,7 +19,9 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mirror.core.expiry import Expiry, expiries
 from mirror.core.layout import STATUS_JSON
+from mirror.core.times import rfc3339
 from mirror.errors import PublicationError
 from mirror.serve.site import Site
 from mirror.serve.status import status_of
@@ -27,7 +29,6 @@ from mirror.serve.status import status_of
 SHOWN_MAX = 200
 """Crates of each kind on the page; the status has them all."""
 
-_ROLES = ("timestamp", "snapshot", "bins", "crates", "targets", "root")
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -68,8 +69,9 @@ class Pages:
             trouble=trouble,
             withheld=_withheld(status),
             shown_max=SHOWN_MAX,
-            expiries=_expiries(status),
+            expiries=_expiries(status, now),
             moment=lambda text: _moment(text, now),
+            rfc3339=rfc3339,
             grouped=_grouped,
             shown_url=_shown_url,
         )
@@ -104,10 +106,9 @@ def _headers(style: str) -> dict[str, str]:
     }
 
 
-def _expiries(status: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return role and time, the shortest-lived first."""
-    expires = status.get("expires", {})
-    return [(role, str(expires[role])) for role in _ROLES if role in expires]
+def _expiries(status: Mapping[str, Any], now: float) -> list[Expiry]:
+    """Return how long each role will do, the first to expire first."""
+    return expiries(status.get("expires", {}), status.get("renew_from", {}), now)
 
 
 def _withheld(status: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:

@@ -18,6 +18,8 @@ from mirror.serve.notes import Entry, parse_entry
 from mirror.serve.site import Site
 from mirror.store.publication import Publication, root_fingerprint
 
+_ONLINE = ("snapshot", "timestamp")
+
 
 def status_of(site: Site, public_url: str, now: float) -> dict[str, Any]:
     """Return the fields of `www/status.json`, brought up to date, and `ready`.
@@ -26,7 +28,7 @@ def status_of(site: Site, public_url: str, now: float) -> dict[str, Any]:
         PublicationError: nothing is published, or it cannot be read.
     """
     publication = site.current()
-    fields = merge(publication, root_fingerprint(site.www), _heartbeat(site))
+    fields = merge(publication, root_fingerprint(site.www), _heartbeat(site), now)
     reason = why_not_ready(publication, now)
     return {
         **fields,
@@ -45,10 +47,14 @@ def findings_on(site: Site, name: CrateName) -> list[Entry]:
 
 
 def why_not_ready(publication: Publication, now: float) -> str | None:
-    """Return why clients would refuse this publication, or None: they would not."""
+    """Return why clients would refuse this publication, or None: they would not.
+
+    What is near its end is a warning (core/expiry.py), and no reason to take a server out.
+    """
     for role, expires in publication.expires.items():
         if expires <= now:
-            return f"the {role} metadata expired at {rfc3339(expires)}; is the signer running?"
+            todo = "is the signer running?" if role in _ONLINE else "it must be signed anew"
+            return f"the {role} metadata expired at {rfc3339(expires)}; {todo}"
     return None
 
 

@@ -9,14 +9,17 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from mirror.core.layout import METADATA_DIR, STATUS_JSON, config_json
+from mirror.core.expiry import warnings
+from mirror.core.layout import STATUS_JSON, config_json
 from mirror.core.names import CrateName
 from mirror.core.policy import Withheld
 from mirror.core.times import parse_rfc3339, rfc3339
+from mirror.sign.expiry_watch import expiries_of, is_trial
 from mirror.sign.parts import Parts
 from mirror.sign.rules import Rules
 from mirror.sign.state import EXTRA
 from mirror.store.ledger import Quarantined
+from mirror.store.roots import root_to_pin
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ def put_config(parts: Parts) -> None:
 def put_heartbeat(parts: Parts, rules: Rules, *, trouble: str | None, beat: Beat) -> None:
     """Write status.json."""
     publisher, config = parts.publisher, parts.config
-    root = (config.www / METADATA_DIR / "1.root.json").read_bytes()
+    _, root = root_to_pin(config.www)
     state = publisher.extra.get(EXTRA, {})
     status = {
         "format": 1,
@@ -54,7 +57,7 @@ def put_heartbeat(parts: Parts, rules: Rules, *, trouble: str | None, beat: Beat
         "mode": config.mode,
         "upstream": config.upstream,
         "public_url": beat.public_url,
-        "trial": publisher.root_extra.get(EXTRA, {}).get("trial") is True,
+        "trial": is_trial(parts),
         "root_sha256": hashlib.sha256(root).hexdigest(),
         "root_version": publisher.root_version,
         "complete_as_of": state.get("complete_as_of"),
@@ -63,7 +66,7 @@ def put_heartbeat(parts: Parts, rules: Rules, *, trouble: str | None, beat: Beat
             "index": state.get("held", {}).get("index", 0),
             "crates": parts.ledger.crate_count(),
         },
-        "expires": {role: rfc3339(at) for role, at in sorted(publisher.expires.items())},
+        **_expiry_fields(parts, beat.at),
         "listed": None if rules.listed is None else sum(map(len, rules.listed.values())),
         "quarantined": [_shown(item) for item in parts.ledger.quarantined()],
         "denied": [
@@ -73,6 +76,15 @@ def put_heartbeat(parts: Parts, rules: Rules, *, trouble: str | None, beat: Beat
         "trouble": trouble,
     }
     parts.www.put_status(json.dumps(status, indent=1).encode() + b"\n")
+
+
+def _expiry_fields(parts: Parts, at: float) -> dict[str, object]:
+    found = expiries_of(parts, at)
+    return {
+        "expires": {each.role: rfc3339(each.expires) for each in found},
+        "renew_from": {each.role: rfc3339(each.renew_from) for each in found},
+        "warnings": warnings(found, at, trial=is_trial(parts)),
+    }
 
 
 def _shown(item: Quarantined) -> dict[str, object]:

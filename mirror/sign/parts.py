@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mirror.config import Config
 from mirror.store.ledger import Ledger
 from mirror.store.www import Www
+from tuf_repo.core.roles import Policy
 from tuf_repo.disk import Disk
 from tuf_repo.publisher import Publisher
 
@@ -20,3 +21,5 @@ class Parts:
     www: Www
     ledger: Ledger
     publisher: Publisher
+    policy: Policy = field(default_factory=Policy)
+    """What the publisher was opened with."""

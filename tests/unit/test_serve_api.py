@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from mirror.core.times import rfc3339
 from mirror.seam import Want, WantAnswer
 from mirror.serve.api import Api
 from mirror.serve.clients import Clients
@@ -11,7 +12,7 @@ from mirror.serve.files import Files
 from mirror.serve.site import Site
 from mirror.serve.want import Wants
 from mirror.store.publication import Publications
-from tests.fakes.sync import FakeSync, client_of
+from tests.fakes.sync import NOW, FakeSync, client_of
 from tests.fakes.www import COMPLETE, LISTED, FakeWww, index_line
 
 
@@ -67,6 +68,21 @@ def test_status_does_without_a_good_heartbeat(www, beat):
     answer, _ = ask(www, "/api/v1/status")
     assert (answer.status_code, answer.json()["quarantined"]) == (200, [])
     assert ask(www, "/")[0].status_code == 200
+
+
+def test_status_says_from_when_to_sign_anew_and_a_warning_leaves_the_server_ready(www):
+    (www.root / "tuf/metadata/1.root.json").unlink()
+    www.expires = rfc3339(NOW + 20 * 86400 + 60)
+    www.publish()
+    beat = {"expires": {"bins": "2099-01-01T00:00:00Z"}, "warnings": [{"text": "all is well"}]}
+    www.put_status(**beat)
+    status = ask(www, "/api/v1/status")[0].json()
+    assert set(status["renew_from"]) == set(status["expires"])
+    late = {each["role"]: each for each in status["warnings"]}
+    assert set(late) == {"root", "targets", "crates"}  # the others live shorter anyway
+    assert late["root"]["text"].startswith("root expires in 20 days")
+    assert (late["root"]["state"], late["root"]["days_left"]) == ("late", 20)
+    assert (status["ready"], ask(www, "/readyz")[0].status_code) == (True, 200)
 
 
 def test_a_crate_says_which_versions_are_published_and_which_files_are_held(www):

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from tests.fakes.sync import client_of
+from mirror.core.times import rfc3339
+from tests.fakes.sync import NOW, client_of
 from tests.fakes.www import COMPLETE, FakeWww, index_line
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
@@ -85,6 +86,27 @@ def test_nothing_from_elsewhere_is_loaded_and_no_script_runs(www):
 def test_a_strange_heartbeat_does_not_break_the_page(www, quarantined):
     www.put_status(quarantined=quarantined, denied=quarantined, held=7, expires=None)
     assert front(www).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("days", "warning", "row"),
+    [
+        (89, "root expires in 89 days", "to be signed anew now"),
+        (9, "root expires in 9 days", "to be signed anew now"),
+        (91, None, "to be signed anew from"),
+    ],
+)
+def test_a_signature_near_its_end_is_told_in_days(www, days, warning, row):
+    # Of all roles alike: the fake has one time of expiry.
+    www.expires = rfc3339(NOW + days * 86400 + 60)
+    www.publish()
+    (www.root / "tuf/metadata/1.root.json").unlink()
+    www.publish()
+    page = front(www).text
+    assert ("Signatures near their end" in page) == (warning is not None)
+    assert (warning or row) in page
+    assert row in page
+    assert "Needs attention" not in page
 
 
 def test_trouble_is_at_the_top(www):

@@ -13,6 +13,8 @@ ROOT = "root"
 TARGETS = "targets"
 SNAPSHOT = "snapshot"
 TIMESTAMP = "timestamp"
+BINS = "bins"
+"""All bins together, where they are spoken of as one role."""
 
 SPEC_VERSION = "1.0.31"
 
@@ -28,11 +30,20 @@ FILE_MAX_BYTES = 16_000_000
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How long signatures live and when they are renewed."""
+    """How long signatures live and when they are renewed.
+
+    The offline roles do not say when they were signed, so their windows are counted from the end.
+    """
 
     root_seconds: int = 180 * DAY
+    root_window_seconds: int = 90 * DAY
+    """So long before its end a root is to be signed anew."""
     targets_seconds: int = 365 * DAY
+    targets_window_seconds: int = 90 * DAY
     delegation_seconds: int = 365 * DAY
+    delegation_window_seconds: int = 90 * DAY
+    offline_late_seconds: int = 30 * DAY
+    """An offline role with less than this is late: people have to meet for a ceremony."""
     bin_seconds: int = 60 * DAY
     bin_round_days: int = 30
     """Every bin is signed anew once in so many days, an equal share of them each day."""
