@@ -232,6 +232,11 @@ class Config:
         return self.data / "run"
 
     @property
+    def ceremony(self) -> Path:
+        """Where signed offline roles wait for the signer."""
+        return self.data / "ceremony"
+
+    @property
     def keys(self) -> Path:
         """Online keys."""
         return self.data / "keys"

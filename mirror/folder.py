@@ -53,3 +53,23 @@ def require_writable(data: Path) -> None:
     require_ours(data)
     if data.exists() and not os.access(data, os.W_OK | os.X_OK):
         raise MachineError(f"{data}: this user may not write there; see its owner and mode")
+
+
+def has_keys_of_a_ceremony(data: Path) -> bool:
+    """Whether online keys lie there that no set-up of a trial was making."""
+    unfinished = data / "staging" / "setup-unfinished"
+    return (data / "keys" / "timestamp.pem").exists() and not unfinished.exists()
+
+
+def missing_root(data: Path) -> str:
+    """Return what is missing where there is no repository yet, and what to do about it."""
+    missing = f"{data}: there is no repository yet"
+    if has_keys_of_a_ceremony(data):
+        return (
+            f"{missing}: the online keys wait for the signed root; `tuf-repo finish DRAFT --data"
+            f" {data}` brings it (deploy/ceremony.md), `crateseal init --trial` makes one for a try"
+        )
+    return (
+        f"{missing}; `crateseal init --trial` makes one for a first try, `crateseal up` does so by"
+        " itself; for a root quorum see deploy/ceremony.md"
+    )

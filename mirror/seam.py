@@ -2,7 +2,7 @@
 
 `sync.sock`: Want -> WantAnswer, from `serve`; `sync` takes every field as hostile.
 `sign.sock`: Offer -> Settled (core/batch.py), from `sync`; nothing else goes through there.
-`admin.sock`: Order -> Done, from the operator; only the signer's user can open it.
+`admin.sock`: Order or Recover -> Done, from the operator; only the signer's user can open it.
 
 An answer is a hint; what counts is what is published.
 """
@@ -96,15 +96,22 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
+class Recover:
+    """The operator's word that no other signer is at work any more: go on, far beyond it."""
+
+    recover: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
-    """What became of an Order."""
+    """What became of an Order, or of a Recover."""
 
     text: str
     """For the operator: what was done, or why it was not."""
     exit_code: int = 0
 
 
-def encode(message: Want | WantAnswer | Offer | Settled | Order | Done) -> bytes:
+def encode(message: Want | WantAnswer | Offer | Settled | Order | Recover | Done) -> bytes:
     """Return the message as one line of JSON."""
     return json.dumps(asdict(message), separators=(",", ":")).encode() + b"\n"
 
@@ -176,13 +183,15 @@ def parse_settled(line: bytes) -> Settled:
     )
 
 
-def parse_order(line: bytes) -> Order:
-    """Read an Order.
+def parse_order(line: bytes) -> Order | Recover:
+    """Read an Order, or a Recover.
 
     Raises:
-        MalformedMessageError: it is not one.
+        MalformedMessageError: it is neither.
     """
     fields = _object(line)
+    if fields.get("recover") is True:
+        return Recover()
     version = fields.get("version")
     try:
         crate = CrateId(str(fields["name"]), "0.0.0" if version is None else str(version))
@@ -209,7 +218,7 @@ def parse_done(line: bytes) -> Done:
     return Done(str(fields.get("text", "")), int(fields.get("exit_code", 1)))
 
 
-async def ask(socket: Path, message: Want | Offer | Order) -> bytes:
+async def ask(socket: Path, message: Want | Offer | Order | Recover) -> bytes:
     """Send one message, return the answer's line. The caller sets the time limit.
 
     Raises:

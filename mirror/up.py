@@ -7,7 +7,6 @@ keys and a trial repository, then the processes. What fails leaves nothing of la
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import socket
 from collections.abc import Callable
@@ -24,9 +23,11 @@ from mirror.children import (
     mirror_program,
 )
 from mirror.config import Config
-from mirror.core.layout import METADATA_DIR, STATE_FIELD
-from mirror.folder import require_writable
+from mirror.core.layout import METADATA_DIR
+from mirror.errors import UsageError
+from mirror.folder import has_keys_of_a_ceremony, missing_root, require_writable
 from mirror.options import LISTEN_FD_VARIABLE
+from mirror.store.roots import is_trial, root_to_pin
 
 LOG = logging.getLogger("crateseal")
 
@@ -73,9 +74,14 @@ def make_repository(config: Config, inherited: Inherited) -> None:
 
     Raises:
         ChildFailedError: the child that does it failed, and said why.
+        UsageError: keys were made for a ceremony that has not ended.
     """
     if (config.www / METADATA_DIR / "timestamp.json").exists():
         return
+    if (config.ceremony / "1.root.json").exists():
+        return  # The signer begins with that.
+    if has_keys_of_a_ceremony(config.data):
+        raise UsageError(missing_root(config.data))
     LOG.info("no repository in %s yet: making keys and a trial repository", config.data)
     program = mirror_program("init", config, inherited, "--trial", "-q")
     lifeline = Lifeline()
@@ -107,6 +113,8 @@ class _Greeting:
     def tick(self, now: float) -> bool:
         """Look once; return whether to be called again."""
         self._began = now if self._began is None else self._began
+        if not (self._config.www / METADATA_DIR / "timestamp.json").exists():
+            return True  # The signer is about to begin, or said why it cannot.
         missing = [name for name, is_there in self._checks() if not is_there]
         if missing and now - self._began < PATIENCE_SECONDS:
             return True
@@ -126,8 +134,8 @@ class _Greeting:
 
 def first_steps(config: Config) -> str:
     """Return what a person does with a new mirror: use it, check it, look at it."""
-    root = (config.www / METADATA_DIR / "1.root.json").read_bytes()
-    trial = json.loads(root)["signed"].get(STATE_FIELD, {}).get("trial", False)
+    file, root = root_to_pin(config.www)
+    trial = is_trial(root)
     kind = "a trial: every key lies in this one folder" if trial else "made in a ceremony"
     return f"""
 Your mirror is ready: {config.url}
@@ -144,7 +152,7 @@ mode {config.mode}, upstream {config.upstream}{", offline" if config.offline els
   Prove what you built:  crateseal verify --lock Cargo.lock --data {config.data}
   See how it is:         crateseal status --data {config.data}    or {config.url}/
   Root fingerprint:      sha256 {hashlib.sha256(root).hexdigest()}
-                         of 1.root.json, {kind}
+                         of {file}, {kind}
   Stop:                  Ctrl-C
 
 """

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 from mirror import folder, listener, locks
 from mirror.children import Inherited
 from mirror.config import DEFAULT_UPSTREAM, Config
-from mirror.core.layout import METADATA_DIR
+from mirror.core.layout import DELEGATION, METADATA_DIR, TARGET_PATTERNS
 from mirror.errors import BusyError, CratesealError, MachineError, UsageError
 from mirror.lifeline import Stop
 from mirror.once import a_signer, details_of_look, exit_code_of_look
 from mirror.progress import Report, for_a_person, in_lines
-from mirror.seam import ADMIN_SOCKET, Done, Order, ask, parse_done
+from mirror.seam import ADMIN_SOCKET, Done, Order, Recover, ask, parse_done
 
 if TYPE_CHECKING:
     from mirror.sync.values import SyncReport
@@ -54,7 +54,7 @@ def init_trial(config: Config, clock: Clock, *, say: Say) -> int:
 
 
 def init_keys(config: Config, *, say: Say) -> int:
-    """Make the online keys that are missing; show the public halves of all."""
+    """Make the online keys that are missing; show what `tuf-repo init --online` takes."""
     from tuf_repo.keys import create_online_signers  # noqa: PLC0415
 
     with locks.hold(config.run / SIGN_LOCK, _SIGNER):
@@ -64,8 +64,14 @@ def init_keys(config: Config, *, say: Say) -> int:
         "snapshot": signers.snapshot.public_key,
         "timestamp": signers.timestamp.public_key,
     }
-    shown = {role: {"keyid": key.keyid, **key.to_dict()} for role, key in public.items()}
-    say(json.dumps(shown, indent=1) + "\n")
+    plan = {
+        "format": 1,
+        "delegation": DELEGATION,
+        "paths": list(TARGET_PATTERNS),
+        "bin_bits": config.effective_bin_bits,
+        "keys": {role: {"keyid": key.keyid, **key.to_dict()} for role, key in public.items()},
+    }
+    say(json.dumps(plan, indent=1) + "\n")
     return 0
 
 
@@ -74,7 +80,8 @@ def sign(config: Config, clock: Clock, stop: Stop) -> int:
     from mirror.sign.opening import open_parts  # noqa: PLC0415
     from mirror.sign.worker import run_signer  # noqa: PLC0415
 
-    require_root(config)
+    if not (config.ceremony / "1.root.json").exists():
+        require_root(config)
 
     def run() -> None:
         with locks.hold(config.run / SIGN_LOCK, _SIGNER, pause=stop.event.wait):
@@ -176,7 +183,7 @@ def check(config: Config, *, now: float, as_json: bool, say: Say) -> int:
     return 1 if count else 0
 
 
-def decide(config: Config, order: Order, clock: Clock, *, say: Say) -> int:
+def decide(config: Config, order: Order | Recover, clock: Clock, *, say: Say) -> int:
     """Have an operator's order carried out: by the signer that runs, or here where none does."""
     require_root(config)
     folder.require_writable(config.data)
@@ -195,7 +202,7 @@ _DECIDE_ERRORS: dict[int, type[CratesealError]] = {2: UsageError}
 _ORDER_SECONDS = 120.0
 
 
-def _order_by_socket(config: Config, order: Order) -> Done | None:
+def _order_by_socket(config: Config, order: Order | Recover) -> Done | None:
     """Ask the signer; None: there is none."""
 
     async def order_it() -> Done:
@@ -216,7 +223,7 @@ def _order_by_socket(config: Config, order: Order) -> Done | None:
         return None
 
 
-def _order_here(config: Config, order: Order, clock: Clock) -> Done:
+def _order_here(config: Config, order: Order | Recover, clock: Clock) -> Done:
     from mirror.sign.opening import open_parts  # noqa: PLC0415
     from mirror.sign.worker import obey_alone  # noqa: PLC0415
 
@@ -232,10 +239,7 @@ def require_root(config: Config) -> None:
     for file in ("1.root.json", "timestamp.json"):
         path = config.www / METADATA_DIR / file
         if not path.exists():
-            raise UsageError(
-                f"{path}: missing, so there is no repository here yet; `crateseal init --trial`"
-                " makes one for a first try, `crateseal up` does so by itself"
-            )
+            raise UsageError(f"{path}: missing; {folder.missing_root(config.data)}")
 
 
 def _listener(config: Config, stop: Stop, fd: int | None) -> socket.socket:

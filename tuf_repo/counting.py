@@ -68,6 +68,14 @@ class NumberSource:
         self._last_signature = now
         return iter(taken), now
 
+    def jump(self, beyond: int) -> None:
+        """Go on beyond a number that somebody else may have reached, and far beyond it.
+
+        Raises:
+            CounterError: no numbers are left there.
+        """
+        self._counter = self._counter.beyond(beyond)
+
 
 def start_numbers(  # noqa: PLR0913 - what comes from outside is an argument, each by its name
     storage: Storage,

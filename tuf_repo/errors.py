@@ -7,7 +7,10 @@
     ├── CounterError       no number can be handed out
     ├── ClockError         the clock stands before the last signature: wait, sign nothing
     ├── StaleStateError    somebody else committed meanwhile: open the repository again
+    ├── OtherSignerError   somebody else signs with our keys: nothing is signed until a recovery
     └── CeremonyError      a draft, or what came of one, cannot be used
+        └── EditError      what was asked for cannot be drafted: ask for something else
+    UsageError             a command line that says nothing we know
 
 Rule for this file: an error carries its parts as attributes; none ever holds private material.
 """
@@ -55,5 +58,17 @@ class StaleStateError(RepositoryError):
     """The committed timestamp is not the one that was built upon; open the repository again."""
 
 
+class OtherSignerError(RepositoryError):
+    """A timestamp was seen that our key signed and we did not; nothing more is signed for now."""
+
+
 class CeremonyError(RepositoryError):
     """A draft, or what came of one, is not complete, not for this repository, or was changed."""
+
+
+class EditError(CeremonyError):
+    """What was asked for breaks a rule, so that no draft was made of it."""
+
+
+class UsageError(Exception):
+    """A command line that cannot be read; the text says which word, and what to do instead."""

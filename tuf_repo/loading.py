@@ -9,20 +9,20 @@ import hashlib
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tuf.api.metadata import MetaFile, Root, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, Targets, Timestamp
 
 from tuf_repo import verify
 from tuf_repo.core import check
 from tuf_repo.core.bins import BinLayout, compile_patterns
-from tuf_repo.core.roles import ROOT, SNAPSHOT, TARGETS, X_SIGNED_AT
+from tuf_repo.core.roles import ROOT, SNAPSHOT, TARGETS, TIMESTAMP, X_SIGNED_AT
 from tuf_repo.core.times import from_text
 from tuf_repo.core.update import BinFacts, FileFacts, Json, State, count_targets, file_name
 from tuf_repo.errors import KeyFileError, MetadataError
 from tuf_repo.keys import OnlineSigners, public_bytes, refuse_shared_keys
-from tuf_repo.storage import TIMESTAMP_FILE, MetadataFolder
+from tuf_repo.storage import TIMESTAMP_FILE, MetadataFolder, parse_file_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,8 @@ class Trust:
     """The offline roles: whose signature counts, and how the bins are laid out."""
 
     root: Root
+    targets: Targets
+    """What delegates to the one role below."""
     delegate: Targets
     """The role that delegates to the bins."""
     delegation: str
@@ -65,6 +67,7 @@ def establish(root: Root, targets: Targets, delegate: Targets, files: Mapping[st
     versions = {TARGETS: targets.version, delegation: delegate.version}
     return Trust(
         root=root,
+        targets=targets,
         delegate=delegate,
         delegation=delegation,
         layout=bin_layout(delegation, delegate),
@@ -145,39 +148,58 @@ def require_signers(trust: Trust, signers: OnlineSigners) -> None:
             raise KeyFileError(f"{role} key", "one that the metadata names", f"keyid {keyid[:8]}…")
 
 
-def load_roots(folder: MetadataFolder) -> Root:
-    """Walk the chain from `1.root.json`; return the newest root.
+def load_roots(folder: MetadataFolder) -> list[Root]:
+    """Walk the chain from `1.root.json` to the newest root; return all of it.
 
     Raises:
         MetadataError: a link of it does not verify, or there is none.
     """
-    newest = verify.root("1.root.json", folder.read("1.root.json"), None, 1)
-    while (data := folder.read_if_there(file_name("root", newest.version + 1))) is not None:
-        version = newest.version + 1
-        newest = verify.root(file_name("root", version), data, newest, version)
-    return newest
+    chain = [verify.root("1.root.json", folder.read("1.root.json"), None, 1)]
+    while (data := folder.read_if_there(file_name(ROOT, chain[-1].version + 1))) is not None:
+        version = chain[-1].version + 1
+        chain.append(verify.root(file_name(ROOT, version), data, chain[-1], version))
+    return chain
+
+
+def online_keyids(folder: MetadataFolder, delegation: str) -> set[str]:
+    """Return the keyids that any file in the folder names for what is signed online."""
+    keyids: set[str] = set()
+    for file in folder.files():
+        name = parse_file_name(file)
+        if name is None or name[0] not in {ROOT, delegation}:
+            continue
+        signed: Signed = Metadata.from_bytes(folder.read(file)).signed
+        if isinstance(signed, Root):
+            for role in (SNAPSHOT, TIMESTAMP):
+                keyids.update(signed.roles[role].keyids)
+        elif isinstance(signed, Targets) and signed.delegations:
+            keyids.update(signed.delegations.keys)
+    return keyids
 
 
 def load(folder: MetadataFolder) -> tuple[Trust, State]:
     """Read and verify everything that the committed timestamp names.
 
+    Where a crash cut between a new root and the timestamp that goes with it, `Trust.root` is the
+    one that the committed timestamp was published under: what came after is taken again.
+
     Raises:
         MetadataError: a file is missing or does not verify.
         KeyFileError: the keys it names are not kept apart.
     """
-    root = load_roots(folder)
-    stamp = verify.timestamp(TIMESTAMP_FILE, folder.read(TIMESTAMP_FILE), root, None)
-    snapshot_file = file_name(SNAPSHOT, stamp.snapshot_meta.version)
-    snapshot_data = folder.read(snapshot_file)
-    snapshot = verify.snapshot(snapshot_file, snapshot_data, root, stamp)
-    trust = _load_trust(folder, root, snapshot)
-    check.refuse(
-        check.snapshot_findings(
-            snapshot_file, _plain_meta(snapshot), trust.delegation, trust.layout
-        ),
-        MetadataError,
-    )
-    return trust, _state(stamp, snapshot, snapshot_data, trust, load_bins(folder, trust, snapshot))
+    top = _load_top(folder, load_roots(folder))
+    state = _state(top, load_bins(folder, top.trust, top.snapshot))
+    return top.trust, state
+
+
+def load_trust(folder: MetadataFolder) -> Trust:
+    """Read and verify what stands above the bins, as `load` does.
+
+    Raises:
+        MetadataError: a file is missing or does not verify.
+        KeyFileError: the keys it names are not kept apart.
+    """
+    return _load_top(folder, load_roots(folder)).trust
 
 
 def load_bins(folder: MetadataFolder, trust: Trust, snapshot: Snapshot) -> dict[str, BinFacts]:
@@ -239,11 +261,41 @@ class BinReader:
         return targets
 
 
-def _load_trust(folder: MetadataFolder, root: Root, snapshot: Snapshot) -> Trust:
+@dataclass(frozen=True, slots=True)
+class _Top:
+    """What stands above the bins."""
+
+    stamp: Timestamp
+    snapshot: Snapshot
+    snapshot_data: bytes
+    trust: Trust
+
+
+def _load_top(folder: MetadataFolder, chain: Sequence[Root]) -> _Top:
+    """Load it under the newest root that it verifies under; the newest root's error counts."""
+    errors = []
+    for root in reversed(chain):
+        try:
+            return _load_top_under(folder, root)
+        except MetadataError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _load_top_under(folder: MetadataFolder, root: Root) -> _Top:
+    stamp = verify.timestamp(TIMESTAMP_FILE, folder.read(TIMESTAMP_FILE), root, None)
+    snapshot_file = file_name(SNAPSHOT, stamp.snapshot_meta.version)
+    snapshot_data = folder.read(snapshot_file)
+    snapshot = verify.snapshot(snapshot_file, snapshot_data, root, stamp)
     targets_data, targets = _load_fixed(folder, TARGETS, root, snapshot)
     delegation, _ = sole_delegation(targets)
     data, delegate = _load_fixed(folder, delegation, targets, snapshot)
-    return establish(root, targets, delegate, {TARGETS: targets_data, delegation: data})
+    trust = establish(root, targets, delegate, {TARGETS: targets_data, delegation: data})
+    check.refuse(
+        check.snapshot_findings(snapshot_file, _plain_meta(snapshot), delegation, trust.layout),
+        MetadataError,
+    )
+    return _Top(stamp, snapshot, snapshot_data, trust)
 
 
 def _load_fixed(
@@ -262,27 +314,21 @@ def _plain_meta(snapshot: Snapshot) -> dict[str, Json]:
     return {name: meta.to_dict() for name, meta in snapshot.meta.items()}
 
 
-def _state(
-    stamp: Timestamp,
-    snapshot: Snapshot,
-    snapshot_data: bytes,
-    trust: Trust,
-    bins: Mapping[str, BinFacts],
-) -> State:
+def _state(top: _Top, bins: Mapping[str, BinFacts]) -> State:
+    stamp, snapshot = top.stamp, top.snapshot
     extra = dict(stamp.unrecognized_fields)
     try:
         signed_at = from_text(extra.pop(X_SIGNED_AT))
     except (KeyError, ValueError, TypeError) as error:
         raise MetadataError(TIMESTAMP_FILE, f"a time as {X_SIGNED_AT}", repr(error)) from error
+    digest = hashlib.sha256(top.snapshot_data).hexdigest()
     return State(
         timestamp_version=stamp.version,
         timestamp_expires=int(stamp.expires.timestamp()),
         signed_at=signed_at,
         extra=extra,
-        snapshot=FileFacts(
-            snapshot.version, len(snapshot_data), hashlib.sha256(snapshot_data).hexdigest()
-        ),
+        snapshot=FileFacts(snapshot.version, len(top.snapshot_data), digest),
         snapshot_expires=int(snapshot.expires.timestamp()),
-        fixed=trust.fixed,
+        fixed=top.trust.fixed,
         bins=bins,
     )

@@ -7,58 +7,27 @@ numbers that stay used.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tuf_repo import loading, verify
+from tuf_repo import loading, succession, verify
 from tuf_repo.core import check, update
-from tuf_repo.core.roles import SNAPSHOT, TIMESTAMP, Policy
-from tuf_repo.core.update import BinFacts, Changes, Counts, FileFacts, Json, State, Target
+from tuf_repo.core.numbers import LIMIT
+from tuf_repo.core.roles import ROOT, SNAPSHOT, TIMESTAMP, Policy
+from tuf_repo.core.update import Changes, Counts, Json, State, Target
 from tuf_repo.counting import Known, NumberSource, start_numbers
 from tuf_repo.errors import (
-    MetadataError,
+    CeremonyError,
+    OtherSignerError,
     RepositoryError,
     StaleStateError,
     TargetError,
 )
 from tuf_repo.keys import OnlineSigners
 from tuf_repo.loading import BinReader, Trust
-from tuf_repo.signing import sign
-from tuf_repo.storage import TIMESTAMP_FILE, Storage
-
-Extra = Mapping[str, Any] | Callable[[Counts], Mapping[str, Any]]
-"""Extra signed fields of a timestamp (`x-…`), or what makes them from the counts of targets."""
-
-
-@dataclass(frozen=True, slots=True)
-class Staged:
-    """A publication that is written and checked, and that no client sees yet."""
-
-    timestamp_version: int
-    superseded: tuple[str, ...]
-    """Metadata files that the committed state names, and this one no longer does."""
-    written: tuple[str, ...]
-    """Metadata files that are new with it."""
-    base_version: int
-    """Version of the timestamp it was built upon."""
-    state: State = field(repr=False)
-
-    @property
-    def extra(self) -> Mapping[str, Any]:
-        """The extra signed fields of its timestamp."""
-        return self.state.extra
-
-
-@dataclass(slots=True)
-class _Draft:
-    """What one call of `stage` has written so far."""
-
-    now: float
-    numbers: Iterator[int]
-    written: list[str] = field(default_factory=list)
-    timestamp_version: int | None = None
+from tuf_repo.staging import Extra, Ground, Stage, Staged, discard
+from tuf_repo.storage import TIMESTAMP_FILE, Storage, parse_file_name
+from tuf_repo.succession import Files, Keys, Succession
 
 
 class Publisher:
@@ -71,14 +40,17 @@ class Publisher:
     def __init__(  # noqa: PLR0913, PLR0917 - made in two places: `open`, and trial.py
         self,
         storage: Storage,
-        signers: OnlineSigners,
+        keys: Keys,
         trust: Trust,
         state: State,
         numbers: NumberSource,
         policy: Policy,
     ) -> None:
         self._storage = storage
-        self._signers = signers
+        self._keys = keys
+        self._signers: OnlineSigners | None = None
+        self._seen = storage.read_seen()
+        self._recovering = False
         self._trust = trust
         self._state = state
         self._numbers = numbers
@@ -90,7 +62,7 @@ class Publisher:
     def open(  # noqa: PLR0913 - what comes from outside is an argument, each by its name
         cls,
         storage: Storage,
-        signers: OnlineSigners,
+        keys: Keys,
         *,
         now: float,
         policy: Policy,
@@ -101,7 +73,8 @@ class Publisher:
 
         Args:
             storage: the repository's files.
-            signers: the online keys.
+            keys: the online keys at hand. One that is lost is an error when something is to be
+                signed, not before: a ceremony may bring another.
             now: seconds since 1970.
             policy: durations.
             entropy: gives a random number from 0, below 2**32.
@@ -109,18 +82,17 @@ class Publisher:
 
         Raises:
             MetadataError: the committed state does not verify.
-            KeyFileError: the signers are not the ones it names.
+            KeyFileError: the keys it names are not kept apart.
             ClockError: the clock stands before the last signature.
             CounterError: the counter's file does not read.
         """
         storage.recover()
         trust, state = loading.load(storage)
-        loading.require_signers(trust, signers)
         known = Known(highest_number(state), state.signed_at)
         numbers = start_numbers(
             storage, known, now=now, policy=policy, entropy=entropy(), wait=wait
         )
-        return cls(storage, signers, trust, state, numbers, policy)
+        return cls(storage, keys, trust, state, numbers, policy)
 
     @property
     def timestamp_version(self) -> int:
@@ -141,6 +113,18 @@ class Publisher:
     def extra(self) -> Mapping[str, Any]:
         """The extra signed fields of the committed timestamp, our own apart."""
         return self._state.extra
+
+    @property
+    def trust(self) -> Trust:
+        """The offline roles that the committed state was published under."""
+        return self._trust
+
+    def past_keys(self) -> set[str]:
+        """Return the keyids of all online keys that a root, or a role above the bins, has named.
+
+        As far as its files still lie there: what was superseded is pruned some day.
+        """
+        return loading.online_keyids(self._storage, self._trust.delegation)
 
     @property
     def root_version(self) -> int:
@@ -185,7 +169,9 @@ class Publisher:
 
     def current_files(self) -> set[str]:
         """The files of the metadata folder that the committed state names, all roots among them."""
-        roots = {f"{version}.root.json" for version in range(1, self._trust.root.version + 1)}
+        names = ((file, parse_file_name(file)) for file in self._storage.files())
+        # Every one: clients may have seen it, and each is a step of their way.
+        roots = {file for file, name in names if name and name[0] == ROOT}
         return self._state.file_names() | roots | {TIMESTAMP_FILE}
 
     def due(self, now: float) -> bool:
@@ -194,42 +180,80 @@ class Publisher:
             self._next_due = update.next_due(self._state, self._trust.layout, self._policy)
         return now >= self._next_due
 
-    def stage(self, changes: Changes, extra: Extra, *, now: float) -> Staged:
+    def require_signers(self) -> OnlineSigners:
+        """Return the signers for the committed trust.
+
+        Raises:
+            KeyFileError: one is not at hand.
+        """
+        if self._signers is None:
+            self._signers = self._keys.signers_for(self._trust)
+        return self._signers
+
+    def succession(self, files: Files, *, now: float) -> Succession | None:
+        """Verify what a ceremony brought (succession.py); None where all of it is in force.
+
+        Raises:
+            CeremonyError: a file is not part of a ceremony, or breaks a rule of ours.
+            MetadataError: a file does not verify.
+            KeyFileError: keys are not kept apart, or an online key is not at hand.
+        """
+        found = succession.examine(self._trust, self._storage, files, self._keys, now=now)
+        if found is not None:
+            self._refuse_numbers_of_ours(found)
+            self._refuse_uncovered(found)
+        return found
+
+    def stage(
+        self,
+        changes: Changes,
+        extra: Extra,
+        *,
+        now: float,
+        succession: Succession | None = None,
+    ) -> Staged:
         """Sign and write the next publication, and check each of its files with stock code.
 
-        1. The clock has passed the last signature; the changes can be published.
+        1. Nobody else signs; the clock has passed the last signature; the changes can be published.
         2. Numbers are reserved, durably, before the first signature.
-        3. Bins: those that change, and those due. Each is signed, checked and written at once.
-        4. Snapshot, if a bin is new or its own time has come; then timestamp.
-        5. What must hold between the two publications is checked.
+        3. What a ceremony brought.
+        4. Bins: those that change, and those due. Each is signed, checked and written at once.
+        5. Snapshot, if a bin is new or its own time has come; then timestamp.
+        6. What must hold between the two publications is checked.
 
         Raises:
             TargetError: a change or extra field that clients could not read.
+            KeyFileError: an online key is not at hand.
+            OtherSignerError: somebody else signs with our keys.
             ClockError: the clock stands before the last signature.
             CounterError: the numbers are used up.
             MetadataError: something we produced, or build upon, does not verify.
             OSError: the disk; what was written is removed again.
         """
-        now = self._numbers.ready(now)  # 1.
-        check.refuse(check.change_findings(changes, self._trust.paths), TargetError)
-        grouped = update.group_by_bin(changes, self._trust.layout)
-        due = update.bins_due(self._state, self._trust.layout, now, self._policy)
+        self._refuse_other_signer(succession)  # 1.
+        now = self._numbers.ready(now)
+        trust = succession.trust if succession else self._trust
+        signers = succession.signers if succession else self.require_signers()
+        check.refuse(check.change_findings(changes, trust.paths), TargetError)
+        grouped = update.group_by_bin(changes, trust.layout)
+        if self._recovering or (succession and succession.renews_bins):
+            # After a lost history, too: clients may have seen higher numbers of any of them.
+            due = set(trust.layout.names())
+        else:
+            due = update.bins_due(self._state, trust.layout, now, self._policy)
         numbers, now = self._numbers.take(len(grouped.keys() | due) + 2, now)  # 2.
-        draft = _Draft(now=now, numbers=numbers)
-        try:
-            bins = self._stage_bins(draft, grouped, due)  # 3.
-            state = self._stage_top(draft, bins, extra)  # 4.
-            check.refuse(check.successor_findings(self._state, state), MetadataError)  # 5.
-        except (OSError, RepositoryError):
-            self._discard(draft.written, draft.timestamp_version)
-            raise
-        return Staged(
-            timestamp_version=state.timestamp_version,
-            superseded=tuple(sorted(self._state.file_names() - state.file_names())),
-            written=tuple(draft.written),
-            base_version=self._state.timestamp_version,
-            state=state,
+        ground = Ground(
+            self._storage, self._reader, self._policy, self._state, self._trust, signers
         )
+        stage = Stage(ground, succession, numbers, now)
+        try:
+            stage.offline_roles()  # 3.
+            bins = stage.bins(grouped, due)  # 4.
+            state = stage.top(bins, extra)  # 5.
+            return stage.staged(state)  # 6.
+        except (OSError, RepositoryError):
+            stage.discard()
+            raise
 
     def commit(self, staged: Staged) -> None:
         """Make a staged publication the one that clients see; durable when this returns.
@@ -250,8 +274,7 @@ class Publisher:
         finally:
             # Done or not, reported or not: what lies there is what clients see.
             if self._storage.timestamp_version() == staged.timestamp_version:
-                self._state = staged.state
-                self._next_due = None
+                self._take_over(staged)
 
     def abandon(self, staged: Staged) -> None:
         """Remove the files of a staged publication; its numbers stay used.
@@ -259,91 +282,85 @@ class Publisher:
         Does nothing to one that clients see already.
         """
         if self._storage.timestamp_version() != staged.timestamp_version:
-            self._discard(staged.written, staged.timestamp_version)
+            discard(self._storage, list(staged.written), staged.timestamp_version)
+
+    def judge(self, timestamp: bytes) -> None:
+        """Look at a timestamp that is served somewhere as ours.
+
+        One that our key signed, with a higher number than we have used, or with ours over other
+        bytes, was made by another signer: from now on, durably, nothing is signed until `recover`.
+        What our key did not sign says nothing.
+
+        Raises:
+            OSError: the disk.
+        """
+        try:
+            seen = verify.timestamp(TIMESTAMP_FILE, timestamp, self._trust.root, None).version
+        except RepositoryError:
+            return
+        ours = self.timestamp_version
+        is_other = seen == ours and timestamp != self._storage.read(TIMESTAMP_FILE)
+        if seen > max(ours, self._seen) or (is_other and not self._seen):
+            self._storage.write_seen(seen)
+            self._seen = seen
+
+    @property
+    def other_signer_at(self) -> int:
+        """The highest number that another signer was seen to have used; 0 for none."""
+        return self._seen
+
+    def recover(self) -> None:
+        """Go on after a restored backup or a second signer, far beyond all that either has used.
+
+        In force with the next publication, which is the caller's to make and signs all bins anew; a
+        crash before it leaves all as it was. The other signer must have ended before.
+
+        Raises:
+            CounterError: no numbers are left there.
+        """
+        self._numbers.jump(max(self._seen, self.timestamp_version))
+        self._recovering = True
+
+    def _take_over(self, staged: Staged) -> None:
+        self._state = staged.state
+        self._next_due = None
+        if staged.succession:
+            self._trust = staged.succession.trust
+            self._signers = staged.succession.signers
+        # With new timestamp keys, what was seen counts for no client any more.
+        ends_keys = staged.succession is not None and staged.succession.ends_timestamp_keys
+        if self._seen and (self._recovering or ends_keys):
+            self._storage.forget_seen()
+            self._seen = 0
+        self._recovering = False
+
+    def _refuse_other_signer(self, succession: Succession | None) -> None:
+        ends_keys = succession is not None and succession.ends_timestamp_keys
+        if self._seen and not (self._recovering or ends_keys):
+            raise OtherSignerError(
+                TIMESTAMP_FILE,
+                f"no other signer with our keys ({self.timestamp_version} is our last number)",
+                f"{self._seen}; end the other one, then recover",
+            )
+
+    def _refuse_numbers_of_ours(self, found: Succession) -> None:
+        """Offline files count for themselves, below all that the counter has handed out."""
+        lowest = min((number for _, number in check.online_numbers(self._state)), default=LIMIT)
+        for file in found.files:
+            name = parse_file_name(file)
+            if name and name[1] >= lowest:
+                raise CeremonyError(file, f"a version below {lowest}", str(name[1]))
+
+    def _refuse_uncovered(self, found: Succession) -> None:
+        if found.trust.paths == self._trust.paths:
+            return
+        for path, _ in self.targets():
+            if not found.trust.paths.match(path):
+                raise CeremonyError(path, "patterns that cover what is published", "others")
 
     def _bin_targets(self, name: str) -> Mapping[str, Json]:
         facts = self._state.bins.get(name)
         return self._reader.targets(name, facts) if facts else {}
-
-    def _stage_bins(
-        self, draft: _Draft, grouped: Mapping[str, Changes], due: set[str]
-    ) -> dict[str, BinFacts]:
-        fresh = {}
-        for name in sorted(grouped.keys() | due):
-            old = self._bin_targets(name)
-            targets = update.apply_changes(old, grouped.get(name, {}))
-            if name in due or targets != old:
-                fresh[name] = self._stage_bin(draft, name, targets)
-        return fresh
-
-    def _stage_bin(self, draft: _Draft, name: str, targets: Mapping[str, Json]) -> BinFacts:
-        version = next(draft.numbers)
-        file = update.file_name(name, version)
-        signed = update.next_bin(name, version, targets, draft.now, self._policy)
-        data = sign(signed, self._signers.bins)
-        checked = verify.targets(file, data, name, self._trust.delegate, version)
-        check.refuse(
-            check.bin_findings(file, name, checked.targets, self._trust.layout), MetadataError
-        )
-        self._write(draft, file, data)
-        return loading.bin_facts(checked, data)
-
-    def _stage_top(self, draft: _Draft, bins: Mapping[str, BinFacts], extra: Extra) -> State:
-        state = replace(self._state, bins={**self._state.bins, **bins})
-        snapshot_data = None
-        if bins or update.snapshot_renewal(state, self._policy) <= draft.now:
-            state, snapshot_data = self._stage_snapshot(draft, state)
-        fields = extra(state.counts()) if callable(extra) else extra
-        check.refuse(check.extra_findings(fields), TargetError)
-        return self._stage_timestamp(draft, replace(state, extra=dict(fields)), snapshot_data)
-
-    def _stage_snapshot(self, draft: _Draft, state: State) -> tuple[State, bytes]:
-        version = next(draft.numbers)
-        signed = update.next_snapshot(version, state.fixed, state.bins, draft.now, self._policy)
-        file = update.file_name(SNAPSHOT, version)
-        check.refuse(
-            check.snapshot_findings(
-                file, signed["meta"], self._trust.delegation, self._trust.layout
-            ),
-            MetadataError,
-        )
-        data = sign(signed, self._signers.snapshot)
-        self._write(draft, file, data)
-        facts = FileFacts(version, len(data), hashlib.sha256(data).hexdigest())
-        expires = int(draft.now) + self._policy.snapshot_seconds
-        return replace(state, snapshot=facts, snapshot_expires=expires), data
-
-    def _stage_timestamp(self, draft: _Draft, state: State, snapshot_data: bytes | None) -> State:
-        version = next(draft.numbers)
-        if state.snapshot is None:
-            raise MetadataError(SNAPSHOT, "a snapshot to refer to", "none")
-        signed = update.next_timestamp(
-            version, state.snapshot, state.extra, draft.now, self._policy
-        )
-        data = sign(signed, self._signers.timestamp)
-        stamp = verify.timestamp(TIMESTAMP_FILE, data, self._trust.root, version)
-        if snapshot_data is not None:
-            file = update.file_name(SNAPSHOT, state.snapshot.version)
-            verify.snapshot(file, snapshot_data, self._trust.root, stamp)
-        self._storage.stage_timestamp(version, data)
-        draft.timestamp_version = version
-        return replace(
-            state,
-            timestamp_version=version,
-            timestamp_expires=int(draft.now) + self._policy.timestamp_seconds,
-            signed_at=int(draft.now),
-        )
-
-    def _write(self, draft: _Draft, file: str, data: bytes) -> None:
-        # Noted after: a file that could not be written because it is there already is not ours.
-        self._storage.write(file, data)
-        draft.written.append(file)
-
-    def _discard(self, written: Iterable[str], timestamp_version: int | None) -> None:
-        for file in written:
-            self._storage.remove(file)
-        if timestamp_version is not None:
-            self._storage.discard_timestamp(timestamp_version)
 
 
 def highest_number(state: State) -> int:

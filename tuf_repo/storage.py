@@ -2,7 +2,8 @@
 
 Everything in the metadata folder but `timestamp.json` is written once, under a name that holds its
 number, and never changed; one rename of `timestamp.json` is the commit. In the state folder lie the
-counter, the staged timestamp, and the mark of a set-up that has not ended.
+counter, the staged timestamp and roots, what was seen of another signer, and the mark of a set-up
+that has not ended.
 """
 
 from __future__ import annotations
@@ -10,19 +11,23 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from tuf_repo.core.numbers import Reservation
-from tuf_repo.core.roles import FILE_MAX_BYTES
+from tuf_repo.core.roles import FILE_MAX_BYTES, ROOT
 from tuf_repo.core.update import file_name
 from tuf_repo.disk import Disk
 from tuf_repo.errors import CounterError, MetadataError, StaleStateError
 
 TIMESTAMP_FILE = "timestamp.json"
 _COUNTER_FILE = "counter.json"
+_SEEN_FILE = "other-signer.json"
 _SETUP_MARK = "setup-unfinished"
-_STAGED = re.compile(r"[0-9]+\.timestamp\.json\Z")
+_FORMAT = 1
+"""Of the files in the state folder."""
+_STAGED = re.compile(r"[0-9]+\.(timestamp|root)\.json\Z")
 _NUMBERED = re.compile(r"([0-9]{1,16})\.(.+)\.json\Z")
 
 
@@ -106,15 +111,24 @@ class Storage(MetadataFolder):
         """Write the next timestamp where no client sees it."""
         self._disk.write_new(self._staged(version), data)
 
-    def discard_timestamp(self, version: int) -> None:
-        """Remove a staged timestamp."""
-        self._disk.remove(self._staged(version))
+    def stage_root(self, file: str, data: bytes) -> None:
+        """Write a new root where no client sees it."""
+        self._disk.remove(self._state / file)
+        self._disk.write_new(self._state / file, data)
+
+    def discard_staged(self, version: int | None) -> None:
+        """Remove a staged timestamp, and the roots staged beside it."""
+        if version is not None:
+            self._disk.remove(self._staged(version))
+        for file in self._staged_roots():
+            self._disk.remove(self._state / file)
 
     def promote(self, version: int, expected: int) -> None:
         """Make the staged timestamp the committed one, if that is still `expected`.
 
         All written so far is durable before the rename, so no crash shows a timestamp without what
-        it names.
+        it names. Staged roots go first, oldest first: a client that finds the new root a moment
+        too early asks again; a timestamp whose root is missing would be lost for all.
 
         Raises:
             StaleStateError: another one was committed meanwhile.
@@ -123,6 +137,11 @@ class Storage(MetadataFolder):
         found = self.timestamp_version()
         if found != expected:
             raise StaleStateError(TIMESTAMP_FILE, f"version {expected}", str(found))
+        roots = self._staged_roots()
+        for file in roots:
+            self._disk.rename(self._state / file, self.path / file)
+        if roots:
+            self._disk.sync()
         self._disk.rename(self._staged(version), self.path / TIMESTAMP_FILE)
 
     def settle(self) -> None:
@@ -130,7 +149,7 @@ class Storage(MetadataFolder):
         self._disk.sync()
 
     def recover(self) -> None:
-        """Remove the staged timestamps that a crash left; their numbers stay used."""
+        """Remove the staged timestamps and roots that a crash left; their numbers stay used."""
         for file in MetadataFolder(self._state).files():
             if _STAGED.match(file):
                 self._disk.remove(self._state / file)
@@ -146,30 +165,33 @@ class Storage(MetadataFolder):
         Raises:
             CounterError: the file does not read.
         """
-        data = MetadataFolder(self._state).read_if_there(_COUNTER_FILE)
-        if data is None:
-            return None
-        try:
-            fields = json.loads(data)
-            return Reservation(below=int(fields["below"]), at=int(fields["at"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise CounterError(
-                str(self._state / _COUNTER_FILE),
-                "the numbers used so far (remove the file to count on from the metadata)",
-                repr(error),
-            ) from error
+        fields = self._get(
+            _COUNTER_FILE,
+            ("below", "at"),
+            "the numbers used so far (remove the file to count on from the metadata)",
+        )
+        return Reservation(**fields) if fields else None
 
     def write_reservation(self, reservation: Reservation) -> None:
-        """Replace what is reserved, durably.
+        """Replace what is reserved, durably."""
+        self._put(_COUNTER_FILE, {"format": _FORMAT, **asdict(reservation)})
 
-        Synced before the rename too: a crash leaves the old file or the new one, never half of one.
+    def read_seen(self) -> int:
+        """Return the highest number of a timestamp that another signer made; 0 for none.
+
+        Raises:
+            CounterError: the file does not read.
         """
-        temporary = self._state / f".{_COUNTER_FILE}.tmp"
-        self._disk.remove(temporary)
-        self._disk.write_new(temporary, json.dumps({"format": 1, **asdict(reservation)}).encode())
-        self._disk.sync()
-        self._disk.rename(temporary, self._state / _COUNTER_FILE)
-        self._disk.sync()
+        fields = self._get(_SEEN_FILE, ("number",), "a number (what another signer used)")
+        return fields["number"] if fields else 0
+
+    def write_seen(self, number: int) -> None:
+        """Remember that another signer was seen at that number, durably."""
+        self._put(_SEEN_FILE, {"format": _FORMAT, "number": number})
+
+    def forget_seen(self) -> None:
+        """Go on as if no other signer had been seen; durable with the next sync."""
+        self._disk.remove(self._state / _SEEN_FILE)
 
     def mark_setup(self) -> None:
         """Say durably that what lies in the metadata folder is no repository yet."""
@@ -184,6 +206,42 @@ class Storage(MetadataFolder):
     def clear_setup(self) -> None:
         """Take the mark away."""
         self._disk.remove(self._state / _SETUP_MARK)
+
+    def _get(self, name: str, keys: Sequence[str], expected: str) -> dict[str, int] | None:
+        data = MetadataFolder(self._state).read_if_there(name)
+        if data is None:
+            return None
+        try:
+            fields = json.loads(data)
+            numbers = {key: int(fields[key]) for key in keys}
+            # int() takes texts and booleans as well, and numbers below zero are none of ours.
+            good = all(type(fields[key]) in {int, float} and numbers[key] >= 0 for key in keys)
+            written_for = int(fields.get("format", _FORMAT))
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            raise CounterError(str(self._state / name), expected, repr(error)) from error
+        if written_for > _FORMAT:
+            raise CounterError(
+                str(self._state / name),
+                f"format {_FORMAT}",
+                f"{written_for}: a newer program wrote this, use that one",
+            )
+        if not good:
+            raise CounterError(str(self._state / name), expected, repr(fields))
+        return numbers
+
+    def _put(self, name: str, fields: dict[str, int]) -> None:
+        # Synced before the rename too: a crash leaves the old file or the new one, never half.
+        temporary = self._state / f".{name}.tmp"
+        self._disk.remove(temporary)
+        self._disk.write_new(temporary, json.dumps(fields).encode())
+        self._disk.sync()
+        self._disk.rename(temporary, self._state / name)
+        self._disk.sync()
+
+    def _staged_roots(self) -> list[str]:
+        names = ((file, parse_file_name(file)) for file in MetadataFolder(self._state).files())
+        roots = [(name[1], file) for file, name in names if name and name[0] == ROOT]
+        return [file for _, file in sorted(roots)]
 
     def _staged(self, version: int) -> Path:
         return self._state / file_name("timestamp", version)

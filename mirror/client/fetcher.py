@@ -128,7 +128,7 @@ class HttpFetcher(MirrorFetcher):
         if response.status_code == 200:
             return self._chunks(url, response, deadline)
         try:
-            raise _refusal(url, response)
+            raise _refusal(url, response, self._chunks(url, response, deadline))
         finally:
             response.close()
 
@@ -150,7 +150,8 @@ class HttpFetcher(MirrorFetcher):
         self, url: str, response: httpx.Response, deadline: float
     ) -> Generator[bytes, None, None]:
         try:
-            for chunk in response.iter_raw(_CHUNK_BYTES):
+            # No size here: httpx would wait for a chunk of it, and not look up for a trickle.
+            for chunk in response.iter_raw():
                 if self._clock() > deadline:
                     seconds = self._limits.total_seconds
                     raise SlowRetrievalError(f"{url}: not there after {seconds:.0f} s")
@@ -233,15 +234,18 @@ def _retry_after(response: httpx.Response, max_seconds: float) -> float | None:
     return min(float(text), max_seconds)
 
 
-def _refusal(url: str, response: httpx.Response) -> DownloadError:
+def _refusal(url: str, response: httpx.Response, chunks: Iterable[bytes]) -> DownloadError:
     status = response.status_code
     if response.is_redirect:
         target = one_line(response.headers.get("Location", ""))[:200]
         return MirrorAwayError(f"{url}: leads to {target!r}; redirects are not followed")
-    reason = ""
-    with suppress(httpx.HTTPError, StopIteration):
-        text = next(response.iter_raw(_REASON_MAX_BYTES))
-        reason = one_line(text.decode(errors="replace"))
+    text = b""
+    with suppress(DownloadError):
+        for chunk in chunks:
+            text += chunk
+            if len(text) >= _REASON_MAX_BYTES:
+                break
+    reason = one_line(text[:_REASON_MAX_BYTES].decode(errors="replace"))
     words = f"{url}: answered {status}" + (f": {reason}" if reason else "")
     if status >= 500 or status == 429:
         return MirrorAwayError(words)

@@ -64,6 +64,8 @@ class Against:
     root_sha256: str
     timestamp_version: int | None = None
     is_trial: bool = False
+    pins_trial: bool = False
+    """Whether the root that was given was made for a first try, and a real one has followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,14 @@ class Teller:
             self._print(
                 Text("This is a TRIAL root: all its keys lie on the mirror itself.", style="yellow")
             )
+        if against.pins_trial:
+            self._print(
+                Text(
+                    "The root you gave was made for a first try, and a real one has followed: ask"
+                    " the mirror's operator for its fingerprint, and give that from now on.",
+                    style="yellow",
+                )
+            )
 
     def _print(self, text: Text) -> None:
         self._console.print(text, soft_wrap=True)
@@ -151,6 +161,7 @@ def to_json(report: Report) -> str:
             "timestamp": report.against.timestamp_version,
             "root_sha256": report.against.root_sha256,
             "trial": report.against.is_trial,
+            "pins_trial": report.against.pins_trial,
             "proven": report.count(Status.PROVEN),
             "packages": [_package(result) for result in report.results],
             "not_covered": list(report.lock.not_covered),

@@ -15,8 +15,11 @@ from tuf.api.exceptions import DownloadError, DownloadHTTPError
 from mirror.client.fetcher import MirrorFetcher
 from mirror.core.layout import METADATA_DIR
 from mirror.errors import ProofError, UnreachableError, UsageError
+from mirror.store.roots import is_trial
 
 ROOT_MAX_BYTES = 512_000
+ROOTS_MAX = 256
+"""As many roots as python-tuf follows."""
 FIRST_ROOT = f"{METADATA_DIR}/1.root.json"
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}\Z")
 
@@ -37,6 +40,11 @@ class TrustedRoot:
         """The fingerprint: over the exact bytes."""
         return hashlib.sha256(self.data).hexdigest()
 
+    @property
+    def is_trial(self) -> bool:
+        """Whether it says that it was made for a first try. Ask this of a verified one only."""
+        return is_trial(self.data)
+
 
 def root_from_file(path: Path) -> TrustedRoot:
     """Return a root that the user names.
@@ -55,26 +63,31 @@ def root_from_file(path: Path) -> TrustedRoot:
 
 
 def root_by_fingerprint(fetcher: MirrorFetcher, sha256: str) -> TrustedRoot:
-    """Return the mirror's first root if its bytes have this fingerprint.
+    """Return the mirror's root, of whatever version, whose bytes have this fingerprint.
 
     Raises:
         UsageError: that is no fingerprint.
-        ProofError: the mirror's root is another one.
+        ProofError: none of the mirror's roots has it.
         UnreachableError: no root was to be had.
     """
     if not _SHA256.match(sha256):
         raise UsageError(
             f"--root-sha256 {sha256!r}: expected all 64 hex digits of the fingerprint; {HOW}"
         )
-    root = _first_root(fetcher)
-    if root.sha256 != sha256.lower():
-        raise ProofError(
-            "root",
-            fetcher.asked,
-            f"the fingerprint {sha256.lower()}",
-            root.sha256,
-            "this is not the mirror you meant, or somebody stands between; nothing was checked",
-        )
+    root = first = _first_root(fetcher)
+    where, version = fetcher.asked, 1
+    while root.sha256 != sha256.lower():
+        version += 1
+        later = _root(fetcher, version) if version <= ROOTS_MAX else None
+        if later is None:
+            raise ProofError(
+                "root",
+                where,
+                f"the fingerprint {sha256.lower()}",
+                first.sha256,
+                "this is not the mirror you meant, or somebody stands between; nothing was checked",
+            )
+        root = later
     return root
 
 
@@ -90,6 +103,14 @@ def root_of_own_folder(fetcher: MirrorFetcher) -> TrustedRoot:
         raise UsageError(
             f"{fetcher.asked}: no root there; --data takes the folder that `crateseal up` made"
         ) from error
+
+
+def _root(fetcher: MirrorFetcher, version: int) -> TrustedRoot | None:
+    """Return a later root; None where there is none."""
+    try:
+        return TrustedRoot(fetcher.read(f"{METADATA_DIR}/{version}.root.json", ROOT_MAX_BYTES))
+    except DownloadError:
+        return None
 
 
 def _first_root(fetcher: MirrorFetcher) -> TrustedRoot:

@@ -123,6 +123,7 @@ def verify_lock(
             against,
             timestamp_version=repository.timestamp_version,
             is_trial=repository.is_trial,
+            pins_trial=root.is_trial and not repository.is_trial,
         )
         for package in lock.crates:
             results.append(_result(package, repository, places, pending))

@@ -17,6 +17,8 @@ from mirror.core.names import CrateId, CrateName, parse_name
 from mirror.errors import MalformedMessageError, RejectedError
 
 BATCH_JSON_MAX_BYTES = 64_000_000
+SEEN_MAX_CHARS = 16_384
+"""As long as a timestamp may be for python-tuf."""
 _TIME_MAX = 2.0**33
 
 
@@ -88,6 +90,8 @@ class Batch:
     """The oldest successful look among the followed names."""
     sweeping: Sweeping | None = None
     """None: these looks were asked for by somebody."""
+    seen: str = ""
+    """A `timestamp.json` that is served at the public URL and is not the one that lies here."""
 
     def to_json(self) -> bytes:
         """Return the bytes of `batch.json`."""
@@ -138,6 +142,7 @@ def parse_batch(number: int, data: bytes) -> Batch:
             sweep=None if sweep is None else _sweep(sweep),
             confirmed=None if fields["confirmed"] is None else _time(fields["confirmed"]),
             sweeping=None if sweeping is None else _sweeping(sweeping),
+            seen=str(fields.get("seen", ""))[:SEEN_MAX_CHARS],
         )
     except (
         ValueError, KeyError, TypeError, AttributeError, RecursionError, RejectedError

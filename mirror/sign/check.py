@@ -33,6 +33,7 @@ from mirror.seam import Verb
 from mirror.sign.holdings import Holdings
 from mirror.sign.recover import SMALL_FILES
 from mirror.store.ledger import LedgerReader
+from mirror.store.roots import root_to_pin
 from mirror.store.www import GZIP_HEADER
 from tuf_repo.check import RepositoryCheck
 from tuf_repo.core.update import Target
@@ -108,12 +109,14 @@ class Checker:
             return  # No signer has run yet that could have written them.
         status, config = self._read(STATUS_JSON), self._read(CONFIG_JSON)
         yield from (found for found in (status, config) if isinstance(found, Finding))
-        root = self._read(f"{METADATA_DIR}/1.root.json")
-        if isinstance(status, Finding) or isinstance(root, Finding):
+        if isinstance(status, Finding):
             return
         try:
+            _, root = root_to_pin(self._www)
             fields = json.loads(status)
             url, fingerprint = str(fields["public_url"]), fields["root_sha256"]
+        except OSError:
+            return  # The findings on the metadata said so.
         except (ValueError, KeyError, TypeError) as error:
             yield Finding(STATUS_JSON, f"expected the signer's heartbeat, got {error!r}")
             return

@@ -26,6 +26,7 @@ from mirror.seam import (
     Done,
     Offer,
     Order,
+    Recover,
     encode,
     parse_offer,
     parse_order,
@@ -39,7 +40,7 @@ _ANSWER_SECONDS = 10.0
 _PAUSE_SECONDS = 0.2
 
 
-Message = Offer | Order
+Message = Offer | Order | Recover
 
 
 class Pending:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from mirror.config import Config
 from mirror.core.layout import DELEGATION, METADATA_DIR, TARGET_PATTERNS
 from mirror.errors import MachineError, UsageError
+from mirror.folder import missing_root
+from mirror.sign.ceremony import read_files
 from mirror.sign.parts import Parts
 from mirror.sign.rules import first_digest
 from mirror.sign.state import EXTRA, signed_state
 from mirror.store.ledger import Ledger
 from mirror.store.www import Www
 from tuf_repo.core.roles import Policy
+from tuf_repo.core.update import Counts
 from tuf_repo.disk import Disk, PosixDisk
-from tuf_repo.keys import load_online_signers
+from tuf_repo.first import begin
+from tuf_repo.online import OnlineKeys
 from tuf_repo.publisher import Publisher
 from tuf_repo.storage import Storage
 from tuf_repo.trial import TrialPlan, init_trial
@@ -42,15 +47,12 @@ def open_parts(
         RepositoryError: what is committed does not verify, or the keys are not its own.
     """
     disk = disk or PosixDisk(config.data)
-    if not (config.www / METADATA_DIR / "timestamp.json").exists():
-        raise UsageError(
-            f"{config.data}: there is no repository yet; `crateseal init --trial` makes one"
-            " for a first try, `crateseal up` does so by itself"
-        )
     _make_folders(config)
+    if not (config.www / METADATA_DIR / "timestamp.json").exists():
+        _begin(config, clock, disk, wait)
     publisher = Publisher.open(
         _storage(config, disk),
-        load_online_signers(config.keys),
+        OnlineKeys(config.keys),
         now=clock(),
         policy=Policy(),
         entropy=_entropy,
@@ -65,15 +67,13 @@ def init_repository(config: Config, clock: Clock, disk: Disk | None = None) -> b
     Safe to stop at any moment and to call again.
     """
     _make_folders(config)
-    now, policy = clock(), first_digest(config)
+    now = clock()
     plan = TrialPlan(
         DELEGATION,
         TARGET_PATTERNS,
         config.effective_bin_bits,
         root_extra={EXTRA: {"trial": True}},
-        timestamp_extra=lambda held: signed_state(
-            config, {}, policy=policy, held=held, sweep=None, confirmed=None, now=now
-        ),
+        timestamp_extra=_first_state(config, now),
     )
     return init_trial(
         _storage(config, disk or PosixDisk(config.data)),
@@ -85,6 +85,38 @@ def init_repository(config: Config, clock: Clock, disk: Disk | None = None) -> b
         entropy=_entropy,
         wait=time.sleep,
     )
+
+
+def _begin(config: Config, clock: Clock, disk: Disk, wait: Callable[[float], object]) -> None:
+    """Make the first publication of what a ceremony left.
+
+    Raises:
+        UsageError: there was none, or not enough of it.
+    """
+    files = read_files(config.ceremony)
+    if "1.root.json" not in files:
+        raise UsageError(missing_root(config.data))
+    begin(
+        _storage(config, disk),
+        OnlineKeys(config.keys),
+        files,
+        _first_state(config, clock()),
+        now=clock(),
+        policy=Policy(),
+        entropy=_entropy,
+        wait=wait,
+    )
+
+
+def _first_state(config: Config, now: float) -> Callable[[Counts], Mapping[str, Any]]:
+    policy = first_digest(config)
+
+    def state(held: Counts) -> Mapping[str, Any]:
+        return signed_state(
+            config, {}, policy=policy, held=held, sweep=None, confirmed=None, now=now
+        )
+
+    return state
 
 
 def _make_folders(config: Config) -> None:

@@ -14,12 +14,13 @@ from mirror.core.index import find_entry, parse_index_file
 from mirror.core.layout import target_path
 from mirror.core.names import CrateName
 from mirror.core.policy import Withheld
-from mirror.errors import RejectedError, UsageError
-from mirror.seam import REASON_MAX_CHARS, Done, Order, Verb
+from mirror.errors import MachineError, RejectedError, UsageError
+from mirror.seam import REASON_MAX_CHARS, Done, Order, Recover, Verb
 from mirror.sign.parts import Parts
 from mirror.sign.signer import Signer
 from mirror.store.ledger import Quarantined
 from mirror.store.memory import Decided, pack
+from tuf_repo.errors import RepositoryError
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +35,14 @@ class _CannotError(Exception):
         super().__init__(text)
 
 
-def obey(parts: Parts, signer: Signer, order: Order, *, now: float) -> Done:
+def obey(parts: Parts, signer: Signer, order: Order | Recover, *, now: float) -> Done:
     """Carry out an order; when this returns it is published, and the files are gone.
 
     Raises:
         OSError: the disk. If the decision is durable, the next round or start finishes it.
     """
+    if isinstance(order, Recover):
+        return _recover(parts, signer, now)
     act = {Verb.DENY: _deny, Verb.ALLOW: _allow, Verb.ACCEPT: _accept}[order.verb]
     try:
         text = act(parts, signer, order, now)
@@ -59,6 +62,19 @@ def obey_again(parts: Parts, signer: Signer, *, now: float) -> None:
     signer.swap_links()
     if sum(_withdraw_denied(parts, signer, name) for name in signer.rules.denials):
         parts.disk.sync()
+
+
+def _recover(parts: Parts, signer: Signer, now: float) -> Done:
+    before, seen = parts.publisher.timestamp_version, parts.publisher.other_signer_at
+    try:
+        signer.recover(now=now)
+    except RepositoryError as error:
+        return Done(str(error), MachineError.exit_code)
+    text = f"signing goes on at {parts.publisher.timestamp_version:,}, far beyond {before:,}"
+    if seen:
+        text += f" and the {seen:,} that was seen of another signer"
+    log.info("%s", text)
+    return Done(text)
 
 
 def _deny(parts: Parts, signer: Signer, order: Order, now: float) -> str:

@@ -38,7 +38,9 @@ from mirror.sign.watch import Watch
 from mirror.store.ledger import Retired
 from mirror.store.spool import open_batch
 from tuf_repo.core.update import Changes, Counts
-from tuf_repo.publisher import Staged
+from tuf_repo.publisher import Publisher
+from tuf_repo.staging import Staged
+from tuf_repo.succession import Succession
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +87,19 @@ class Signer:
     @property
     def trouble(self) -> str:
         """What a person should look at; empty: nothing."""
-        return self._list_trouble or self._watch.stopped or self._watch.slowed
+        return (
+            self._other_signer() or self._list_trouble or self._watch.stopped or self._watch.slowed
+        )
+
+    def _other_signer(self) -> str:
+        number = self._publisher.other_signer_at
+        if not number:
+            return ""
+        return (
+            f"another signer has used our keys: timestamp {number:,} was seen, our last is"
+            f" {self._publisher.timestamp_version:,}; nothing is signed here until you have ended"
+            " the other one and run `crateseal recover`"
+        )
 
     def desk(self, *, now: float) -> Desk:
         """Begin a publication."""
@@ -115,7 +129,9 @@ class Signer:
         )
         examiner = Examiner(desk, archive, self._watch)
         with self.publishing(desk):
-            answers = [_examine(examiner, config.spool, number) for number in batches]
+            answers = [
+                _examine(examiner, self._publisher, config.spool, number) for number in batches
+            ]
         version = self._publisher.timestamp_version
         return [
             replace(
@@ -192,7 +208,24 @@ class Signer:
         self._publish({}, {}, Examined(), now=now)
         return True
 
-    def _publish(self, changes: Changes, old: Changes, done: Examined, *, now: float) -> None:
+    def succeed(self, succession: Succession, *, now: float) -> None:
+        """Publish what a ceremony brought."""
+        self._publish({}, {}, Examined(), now=now, succession=succession)
+
+    def recover(self, *, now: float) -> None:
+        """Publish far beyond every number that was used, here or elsewhere."""
+        self._publisher.recover()
+        self._publish({}, {}, Examined(), now=now)
+
+    def _publish(
+        self,
+        changes: Changes,
+        old: Changes,
+        done: Examined,
+        *,
+        now: float,
+        succession: Succession | None = None,
+    ) -> None:
         publisher = self._publisher
 
         def extra(held: Counts) -> Mapping[str, Any]:
@@ -207,7 +240,7 @@ class Signer:
                 now=now,
             )
 
-        staged = publisher.stage(changes, extra, now=now)
+        staged = publisher.stage(changes, extra, now=now, succession=succession)
         try:
             self._retire(staged, changes, old, done, now=now)
             publisher.commit(staged)
@@ -264,6 +297,7 @@ class Signer:
                     "sources": sorted(set(done.sources)),
                     "targets": {p: t.sha256 if t else None for p, t in changes.items()},
                 }
+                | _ceremony(staged)
                 | _lives(done),
             )
 
@@ -335,9 +369,11 @@ class Signer:
         return target is not None and target.sha256 == sha256
 
 
-def _examine(examiner: Examiner, spool: Path, number: int) -> Settled:
+def _examine(examiner: Examiner, publisher: Publisher, spool: Path, number: int) -> Settled:
     try:
         with open_batch(spool, number) as reader:
+            if reader.batch.seen:
+                publisher.judge(reader.batch.seen.encode())
             verdict = examiner.add(reader)
             return Settled(
                 number,
@@ -350,6 +386,14 @@ def _examine(examiner: Examiner, spool: Path, number: int) -> Settled:
         # Nothing of it is believed; `sync` drops it and fetches again.
         log.warning("batch %d refused: %s", number, error)
         return Settled(number, 0, refused_whole=str(error))
+
+
+def _ceremony(staged: Staged) -> dict[str, Any]:
+    """Return what a ceremony brought, file by digest, for the log."""
+    if staged.succession is None:
+        return {}
+    files = {**staged.succession.roots, **staged.succession.files}
+    return {"ceremony": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}}
 
 
 def _lives(done: Examined) -> dict[str, Any]:

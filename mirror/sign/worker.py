@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from mirror.core.batch import Settled
-from mirror.seam import Done, Offer, Order
+from mirror.seam import Done, Offer, Order, Recover
+from mirror.sign.ceremony import CeremonyDesk
+from mirror.sign.expiry_watch import ExpiryWatch
 from mirror.sign.heartbeat import Beat, last_beat, put_config, put_heartbeat
 from mirror.sign.inbox import Inbox, Message, Pending
 from mirror.sign.orders import obey, obey_again
@@ -21,6 +24,7 @@ from mirror.sign.parts import Parts
 from mirror.sign.recover import end_well, recover
 from mirror.sign.signer import Signer
 from mirror.store.lockfile import LockWatch
+from tuf_repo.errors import OtherSignerError
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +34,7 @@ _TICK_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 15.0
 _PRUNE_EVERY_SECONDS = 60.0
 _RETRY_MAX_SECONDS = 30.0
+_RESTLESS_SECONDS = 0.5
 
 
 def run_signer(parts: Parts, clock: Clock, stop: threading.Event) -> None:
@@ -40,9 +45,10 @@ def run_signer(parts: Parts, clock: Clock, stop: threading.Event) -> None:
     lists = LockWatch(parts.config.lock)  # before they are read: no change is missed
     signer = Signer(parts)
     recover(parts, signer, now=clock())
-    obey_again(parts, signer, now=clock())
-    put_config(parts)
     worker = _Worker(parts, signer, lists, clock, stop)
+    worker.take_ceremony(starting=True)
+    parts.publisher.require_signers()
+    put_config(parts)
     with Inbox(parts.config.run) as inbox:
         worker.tell_status()
         worker.loop(inbox)
@@ -51,12 +57,13 @@ def run_signer(parts: Parts, clock: Clock, stop: threading.Event) -> None:
     parts.ledger.close()
 
 
-def obey_alone(parts: Parts, order: Order, clock: Clock) -> Done:
+def obey_alone(parts: Parts, order: Order | Recover, clock: Clock) -> Done:
     """Carry out one order where no signer runs; the caller holds the lock."""
     signer = Signer(parts)
     try:
         recover(parts, signer, now=clock())
-        obey_again(parts, signer, now=clock())
+        if isinstance(order, Order):
+            obey_again(parts, signer, now=clock())
         done = obey(parts, signer, order, now=clock())
         # As of the last one that a signer wrote: none runs, and who reads it should see that.
         put_heartbeat(parts, signer.rules, trouble=signer.trouble or None, beat=last_beat(parts))
@@ -94,13 +101,15 @@ class _Worker:
     ) -> None:
         self._parts = parts
         self._signer = signer
+        self._ceremony = CeremonyDesk(parts, signer)
+        self._expiry = ExpiryWatch(parts)
         self._clock = clock
         self._stop = stop
         self._budget = Budget(parts.config.publications_a_minute)
         self._pending: list[Pending] = []
         self._lists = lists
-        self._undone = False
-        """A decision stands in the ledger that is not published yet."""
+        self._undone = True
+        """A decision stands in the ledger that may not be published yet."""
         self._trouble: str | None = None
         self._retry_seconds = 0.0
         self._told_at = self._pruned_at = clock()
@@ -108,15 +117,32 @@ class _Worker:
     def loop(self, inbox: Inbox) -> None:
         """Until told to stop; what has been taken is settled or dropped unanswered, never half."""
         while not self._stop.is_set():
-            self._pending += inbox.take(0.0 if self._pending else _TICK_SECONDS)
+            at_once = self._pending or self._undone
+            self._pending += inbox.take(0.0 if at_once else _TICK_SECONDS)
             with self._trouble_told():
                 self._obey()
                 self._round()
+            if self._trouble:
+                self._rest(inbox)
         for pending in self._pending:
             pending.drop()
 
+    def _rest(self, inbox: Inbox) -> None:
+        """Wait before the next try, but not when an operator has an order."""
+        until = time.monotonic() + self._retry_seconds
+        while not self._stop.is_set() and time.monotonic() < until:
+            if any(not isinstance(pending.message, Offer) for pending in self._pending):
+                return
+            self._pending += inbox.take(_RESTLESS_SECONDS)
+
+    def take_ceremony(self, *, starting: bool = False) -> bool:
+        """Publish what a ceremony left, if it did; return whether it was published."""
+        return self._ceremony.take(now=self._clock(), starting=starting)
+
     def _obey(self) -> None:
         """Carry out the operator's orders, before anything else."""
+        # First what may be needed before anything can be signed at all.
+        self._answer(Recover)
         if self._lists.changed():
             log.info("a lock file changed: publishing what it lists now")
             self._undone = True
@@ -124,24 +150,27 @@ class _Worker:
             obey_again(self._parts, self._signer, now=self._clock())
             self._undone = False
             self.tell_status()
-        for pending in [each for each in self._pending if isinstance(each.message, Order)]:
+        self._answer(Order)
+
+    def _answer(self, kind: type[Order | Recover]) -> None:
+        for pending in [each for each in self._pending if isinstance(each.message, kind)]:
             self._pending.remove(pending)
             pending.answer(self._answer_to(pending.message))
             self.tell_status()
 
     def _answer_to(self, order: Message) -> Done:
-        assert isinstance(order, Order)
+        assert isinstance(order, Order | Recover)
         try:
             return obey(self._parts, self._signer, order, now=self._clock())
         except Exception as error:
             # The decision may be durable already: it must come into force.
             self._undone = True
-            log.exception("%s %s: not finished; tried again", order.verb, order.name)
+            log.exception("%s: not finished; tried again", order)
             return Done(f"not finished: {error}; it is tried again, see `crateseal status`", 5)
 
     def _round(self) -> None:
         now = self._clock()
-        if self._signer.renew(now=now):
+        if self.take_ceremony() or self._signer.renew(now=now):
             self.tell_status()
         if self._pending:
             self._stop.wait(self._budget.wait_seconds(now))
@@ -176,11 +205,12 @@ class _Worker:
             self._retry_seconds = min(self._retry_seconds * 2 or 1.0, _RETRY_MAX_SECONDS)
             # Public: the reason without the paths of this machine.
             reason = getattr(error, "strerror", None) or str(error)
+            if isinstance(error, OtherSignerError):
+                reason = self._signer.trouble  # what to do about it
             self._trouble = f"{reason}; tried again in {self._retry_seconds:.0f} s"
             log.error("%s; tried again in %.0f s", error, self._retry_seconds)  # noqa: TRY400 - one line; there is nothing to trace
             with suppress(OSError):
                 self.tell_status()
-            self._stop.wait(self._retry_seconds)
         else:
             if self._trouble:
                 self._trouble, self._retry_seconds = None, 0.0
@@ -189,7 +219,8 @@ class _Worker:
     def tell_status(self) -> None:
         """Write the heartbeat, www/status.json."""
         self._told_at = self._clock()
-        trouble = self._trouble or self._signer.trouble or None
+        self._expiry.tell(self._told_at)
+        trouble = self._trouble or self._signer.trouble or self._ceremony.trouble or None
         put_heartbeat(
             self._parts,
             self._signer.rules,

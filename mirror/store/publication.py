@@ -22,6 +22,7 @@ import orjson
 from mirror.core.layout import DELEGATION, METADATA_DIR, STATE_FIELD, WITHHELD
 from mirror.core.times import parse_rfc3339
 from mirror.errors import NoPublicationError, PublicationError
+from mirror.store.roots import root_to_pin
 
 VERSION_LIMIT = 2**53
 BINS_KEPT = 1024
@@ -143,18 +144,17 @@ class Publications:
 
 
 def root_fingerprint(www: Path) -> str:
-    """Return the sha256 of `1.root.json`: what people compare before they trust a mirror.
+    """Return the sha256 that people compare before they trust a mirror (roots.py says whose).
 
     Raises:
         NoPublicationError: there is no root yet.
     """
-    path = www / METADATA_DIR / "1.root.json"
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise NoPublicationError(
-            str(path), "a readable file", error.strerror or repr(error)
-        ) from error
+        _, data = root_to_pin(www)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or repr(error)
+        raise NoPublicationError(str(www / METADATA_DIR), "a readable root", reason) from error
+    return hashlib.sha256(data).hexdigest()
 
 
 def _load(metadata: Path, bins: Bins, known_root: int) -> Publication:

@@ -32,6 +32,8 @@ class Draft:
         self.crates: list[FetchedCrate] = []
         self.sweep: Sweep | None = None
         self.sweeping: Sweeping | None = None
+        self.seen = ""
+        """A timestamp that is served as ours and is not."""
         self.bytes = 0
         """Of index files."""
         self.crate_bytes = 0
@@ -66,4 +68,5 @@ class Draft:
             self.sweep,
             confirmed,
             self.sweeping,
+            self.seen,
         )

@@ -23,6 +23,7 @@ from mirror.sync.flights import Flights, Remembered
 from mirror.sync.following import Following, held_names, published_version
 from mirror.sync.inbox import Inbox
 from mirror.sync.known import KnownVersions
+from mirror.sync.lookout import Lookout
 from mirror.sync.outbox import TIMESTAMP, Ends, Outbox
 from mirror.sync.parts import Parts
 from mirror.sync.retrying import Retrying
@@ -217,6 +218,9 @@ class Engine:
         if not self._config.offline:
             await self._greet()
             self._parts.tasks.create_task(self._watch.work())
+            if self._config.public_url is not None:
+                lookout = Lookout(self._life, self._parts.outbox, self._parts.upstream.client)
+                self._parts.tasks.create_task(lookout.work())
         while True:
             due = await self._do_what_is_due()
             # Short steps: the clock may be set while we sleep.

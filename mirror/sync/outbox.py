@@ -149,14 +149,15 @@ class Outbox:
             if draft is not None:
                 await draft.settled.wait()
 
-    async def offer_notice(self, sweep: Sweep | None) -> None:
-        """Offer a batch without bytes: the end of a sweep, or that upstream was looked at.
+    async def offer_notice(self, sweep: Sweep | None, *, seen: str = "") -> None:
+        """Offer a batch without bytes: a sweep's end, that upstream was looked at, what was seen.
 
         Raises:
             OSError: it was not said, and has to be said later.
         """
         draft = self._new_draft()
         draft.sweep = sweep
+        draft.seen = seen
         self._notices.append(draft)
         self._changed.set()
         await draft.settled.wait()

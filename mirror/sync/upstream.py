@@ -115,6 +115,11 @@ class Upstream:
         """
         return await self._fetch_dl() == self._dl or not self._dl
 
+    @property
+    def client(self) -> httpx.AsyncBaseTransport:
+        """What sends requests; closed with this."""
+        return self._client
+
     async def close(self) -> None:
         """Close every connection."""
         await self._client.aclose()

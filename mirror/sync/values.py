@@ -163,6 +163,8 @@ class Pace:
     """So often it is looked whether something is due."""
     watch: float = 1.0
     """So often it is looked whether the operator's lists or decisions changed."""
+    lookout: float = 60.0
+    """So often it is looked whether what our public URL serves is ours."""
     signer_retry: float = 1.0
     signer_grace: float = 3.0
     """A signer that does not answer for so long is worth a line: it may just be starting."""

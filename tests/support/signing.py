@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mirror.config import Config
-from mirror.core.batch import Batch, FetchedCrate, Look, Outcome, Sweep
+from mirror.core.batch import Batch, FetchedCrate, Look, Outcome
 from mirror.core.names import CrateId, CrateName
 from mirror.sign.check import Checker
 from mirror.sign.heartbeat import Beat, put_config, put_heartbeat
@@ -49,7 +49,7 @@ class Workbench:
         end_well(self.parts, self.signer)
         self.parts.ledger.close()
 
-    def offer(self, files=None, crates=None, gone=(), sweep: Sweep | None = None, sweeping=None):
+    def offer(self, files=None, crates=None, gone=(), sweep=None, sweeping=None, seen=""):
         """Write a batch: index files by name, crate files by (name, version)."""
         number, self._next_batch = self._next_batch, self._next_batch + 1
         writer = BatchWriter(self.config.spool, number)
@@ -71,7 +71,7 @@ class Workbench:
             fetched.append(FetchedCrate(CrateId(name, version), f"{position}.crate", len(data)))
         source = self.config.upstream
         writer.finish(
-            Batch(number, source, tuple(looks), tuple(fetched), sweep, self.now, sweeping)
+            Batch(number, source, tuple(looks), tuple(fetched), sweep, self.now, sweeping, seen)
         )
         return number
 

@@ -1,5 +1,5 @@
-import hashlib
 import json
+import os
 import shutil
 from datetime import UTC, datetime, timedelta
 
@@ -9,18 +9,20 @@ from tuf.api.metadata import (
     DelegatedRole,
     Delegations,
     Key,
-    Metadata,
     Root,
-    Snapshot,
     SuccinctRoles,
     Targets,
 )
 
 from tests.fakes.tuf import NOW, Repository, target
+from tests.support.forging import next_root, only, publish_again
 from tuf_repo import verify
-from tuf_repo.check import RepositoryCheck, check_repository
+from tuf_repo.check import RepositoryCheck, check_data, check_repository, folder_reader
+from tuf_repo.core.bins import BinLayout
+from tuf_repo.core.numbers import Reservation
 from tuf_repo.core.times import DAY
 from tuf_repo.errors import KeyFileError, MetadataError, RepositoryError
+from tuf_repo.folder import DataFolder
 from tuf_repo.keys import key_file, load_online_signers, load_signer
 from tuf_repo.loading import establish, load, load_roots
 from tuf_repo.signing import sign
@@ -104,50 +106,12 @@ def test_a_file_too_large_to_be_ours_is_found(repository):
 # --- repositories signed with the right keys, and wrong all the same
 
 
-def resigned(repository, change):
-    """Publish again what is committed, after `change(name, signed)` had its way with each file."""
-    keys = repository.base / "keys", repository.base / "offline"
-    online = load_online_signers(keys[0])
-    offline = {
-        role: load_signer(key_file(keys[1], role)) for role in ("root", "targets", "delegation")
-    }
-    folder = repository.metadata
-    stamp = Metadata.from_bytes((folder / "timestamp.json").read_bytes()).signed
-    snapshot_file = folder / f"{stamp.snapshot_meta.version}.snapshot.json"
-    snapshot = Metadata[Snapshot].from_bytes(snapshot_file.read_bytes()).signed
-    for name, meta in snapshot.meta.items():
-        role = name.removesuffix(".json")
-        signer = {"targets": offline["targets"], "crates": offline["delegation"]}.get(
-            role, online.bins
-        )
-        file = folder / f"{meta.version}.{name}"
-        signed = json.loads(file.read_bytes())["signed"]
-        change(role, signed)
-        file.write_bytes(sign(signed, signer))
-        if meta.length is not None:
-            describe(meta, file)
-    fields = snapshot.to_dict()
-    change("snapshot", fields)
-    snapshot_file.write_bytes(sign(fields, online.snapshot))
-    describe(stamp.snapshot_meta, snapshot_file)
-    (folder / "timestamp.json").write_bytes(sign(stamp.to_dict(), online.timestamp))
-
-
-def describe(meta, file):
-    data = file.read_bytes()
-    meta.length, meta.hashes = len(data), {"sha256": hashlib.sha256(data).hexdigest()}
-
-
 def as_it_is(*_):
     pass
 
 
-def only(role, change):
-    return lambda name, signed: change(signed) if name == role else None
-
-
 def test_signing_again_without_a_change_is_sound(repository):
-    resigned(repository, as_it_is)
+    publish_again(repository, as_it_is)
     assert found(repository) == []
     load(repository.folder())
 
@@ -191,7 +155,7 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_what_was_signed_wrongly_is_found(repository, wrong):
-    resigned(repository, WRONG[wrong])
+    publish_again(repository, WRONG[wrong])
     assert found(repository)
     if wrong == "a target in another's bin":
         check = RepositoryCheck(repository.folder(), now=NOW)
@@ -209,14 +173,14 @@ def test_a_key_that_signs_targets_and_the_delegation_is_found(repository):
         signed["delegations"]["keys"][key.keyid] = key.to_dict()
         signed["delegations"]["roles"][0]["keyids"].append(key.keyid)
 
-    resigned(repository, only("targets", share))
+    publish_again(repository, only("targets", share))
     assert "keys that targets does not have" in found(repository)[0].expected
     with pytest.raises(KeyFileError, match="keys that targets does not have"):
         load(repository.folder())
 
 
 def test_a_pattern_that_we_do_not_read_as_clients_do_is_refused(repository):
-    resigned(
+    publish_again(
         repository,
         only("targets", lambda s: s["delegations"]["roles"][0].update(paths=["index/[a-z]/*"])),
     )
@@ -239,16 +203,153 @@ def test_a_committed_timestamp_that_does_not_read_is_refused(repository):
         repository.folder().timestamp_version()
 
 
+def twice_described(signed):
+    path = next(iter(signed["targets"]))
+    signed["targets"][path]["hashes"]["sha512"] = "0" * 128
+
+
+def badly_described(signed):
+    next(iter(signed["targets"].values()))["hashes"]["sha256"] = "ABC"
+
+
+FULL_BIN = BinLayout("crates", 2).bin_of("index/1/a")
+OVERLOOKED = {
+    "a target with two digests": (only(FULL_BIN, twice_described), "nothing else"),
+    "a digest that is none": (only(FULL_BIN, badly_described), "64 hex digits"),
+    "a target beside the bins": (
+        only("targets", lambda s: s["targets"].update({"index/1/a": target().fields()})),
+        "delegations and no targets",
+    ),
+    "a target above the bins": (
+        only("crates", lambda s: s["targets"].update({"index/1/a": target().fields()})),
+        "delegations and no targets",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", OVERLOOKED, ids=str)
+def test_what_stock_clients_would_take_is_found(repository, wrong):
+    """Each is correctly signed, and makes clients see what our signer does not."""
+    change, words = OVERLOOKED[wrong]
+    publish_again(repository, change)
+    (finding,) = found(repository)
+    assert words in finding.expected
+    assert finding.file.split(".")[1] in {FULL_BIN, "targets", "crates"}
+
+
+# --- the counter
+
+
+def test_a_number_that_was_not_reserved_is_found(repository):
+    below = repository.open().timestamp_version
+    look = RepositoryCheck(repository.folder(), now=NOW, reservation=Reservation(below, 0))
+    (finding,) = look.findings()
+    assert str(finding) == (
+        f"timestamp.json: expected a number that is reserved, below {below}, got {below}"
+    )
+    look = RepositoryCheck(repository.folder(), now=NOW, reservation=Reservation(below + 1, 0))
+    assert not list(look.findings())
+
+
+def test_a_timestamp_with_the_number_of_another_file_is_found(repository):
+    number = repository.open().snapshot_version
+    publish_again(repository, only("timestamp", lambda s: s.update(version=number)), roles=[])
+    words = [str(finding) for finding in found(repository)]
+    assert any("a number of its own" in each for each in words)
+    assert any(f"below that of timestamp.json, {number}" in each for each in words)
+
+
+# --- all of a data folder
+
+
+@pytest.fixture
+def data(repository):
+    """A data folder as `tuf-repo check --data` finds it, all targets in place."""
+    changes = {path: repository.put(path, path.encode()) for path in CHANGES}
+    repository.publish(repository.open(), changes)
+    return DataFolder(repository.base)
+
+
+def all_found(folder, kept=None):
+    return [str(finding) for finding in check_data(folder, now=NOW, kept=kept)]
+
+
+def target_file(folder, path):
+    parent, _, name = path.rpartition("/")
+    (file,) = (folder.targets / parent).glob(f"*.{name}")
+    return file
+
+
+def test_a_sound_data_folder_has_no_findings(data):
+    assert all_found(data) == []
+
+
+def test_every_wrong_target_is_named(data):
+    target_file(data, "index/1/a").unlink()
+    target_file(data, "index/1/b").write_bytes(b"index/1/B")
+    target_file(data, "index/1/c").write_bytes(b"longer than it was")
+    file = target_file(data, "index/1/d")
+    file.unlink()
+    file.mkdir()
+    file = target_file(data, "index/1/e")
+    file.unlink()
+    file.symlink_to("elsewhere")
+    file = target_file(data, "index/1/f")
+    file.unlink()
+    os.mkfifo(file)
+    words = {each.split(":")[0]: each for each in all_found(data)}
+    assert sorted(words) == [f"index/1/{letter}" for letter in "abcdef"]
+    assert words["index/1/a"] == "index/1/a: expected a file of 9 bytes, got none"
+    assert "expected sha256" in words["index/1/b"]
+    assert words["index/1/c"] == "index/1/c: expected 9 bytes, got 10"
+    assert words["index/1/d"].endswith("got Is a directory")
+    assert "a file that can be read" in words["index/1/e"]
+    assert words["index/1/f"].endswith("got none")
+
+
+def test_a_target_path_leads_nowhere_else(data):
+    read = folder_reader(data.targets)
+    (data.targets / "index" / f"{'0' * 64}.x").write_bytes(b"x")
+    assert read("index/x", target(0)) == b"x"[:1]
+    assert read("index/1/../x", target(0)) is None
+    assert read("/index/x", target(0)) is None
+    assert read("index/1/a/b", target(0)) is None
+
+
+def test_files_that_do_not_belong_there_are_named(data):
+    for name in ("notes.txt", ".tmp", "7.root.json", "8.other.json", "09.crates.json"):
+        (data.metadata / name).write_bytes(b"{}")
+    assert sorted(each.split(":")[0] for each in all_found(data)) == [
+        ".tmp",
+        "09.crates.json",
+        "7.root.json",
+        "8.other.json",
+        "notes.txt",
+    ]
+
+
+def test_what_an_earlier_publication_left_is_extra_where_it_is_known_what_is_kept(data):
+    before = {path.name for path in data.metadata.iterdir()}
+    assert all_found(data) == []
+    assert all_found(data, before) == []
+    left = sorted(each.split(":")[0] for each in all_found(data, kept=()))
+    assert left == sorted(before - Repository(data.path).open().current_files())
+    assert len(left) == 2 * (4 + 1)  # the bins and the snapshot of two publications
+
+
+def test_nothing_is_called_extra_while_it_is_unknown_what_is_named(data):
+    (data.metadata / "notes.txt").write_bytes(b"{}")
+    (data.metadata / "timestamp.json").unlink()
+    assert [each.split(":")[0] for each in all_found(data)] == ["timestamp.json"]
+
+
+def test_a_counter_that_does_not_read_is_found(data):
+    (data.state / "counter.json").write_bytes(b"{")
+    (words,) = all_found(data)
+    assert "counter.json" in words
+
+
 # --- the chain of roots
-
-
-def next_root(repository, change, signers=None):
-    offline = load_signer(key_file(repository.base / "offline", "root"))
-    root = Metadata[Root].from_bytes((repository.metadata / "1.root.json").read_bytes()).signed
-    root.version = 2
-    change(root)
-    data = sign(root.to_dict(), signers or offline)
-    (repository.metadata / "2.root.json").write_bytes(data)
 
 
 def test_a_next_root_is_followed(repository, tmp_path):
@@ -258,9 +359,7 @@ def test_a_next_root_is_followed(repository, tmp_path):
         root.add_key(fresh.public_key, "root")
         root.roles["root"].threshold = 2
 
-    old = load_signer(key_file(repository.base / "offline", "root"))
-    both = {signer.public_key.keyid: signer for signer in (old, fresh)}
-    next_root(repository, rotate, both)
+    next_root(repository, rotate, also=[fresh])
     assert found(repository) == []
     publisher = repository.open()
     assert publisher.root_version == 2
@@ -286,7 +385,7 @@ def test_a_root_that_clients_would_not_follow_is_found(repository, change, words
 
 
 def test_a_root_of_other_keys_is_found(repository):
-    next_root(repository, as_it_is, CryptoSigner.generate_ed25519())
+    next_root(repository, by=[CryptoSigner.generate_ed25519()])
     assert "signatures" in found(repository)[0].expected
 
 
@@ -304,7 +403,7 @@ def test_one_public_key_under_two_keyids_is_found(repository):
 
 
 def test_metadata_of_another_type_is_refused(repository):
-    root = load_roots(repository.folder())
+    (root,) = load_roots(repository.folder())
     data = (repository.metadata / "timestamp.json").read_bytes()
     with pytest.raises(MetadataError, match="root metadata"):
         verify.root("f", data, None, 1)

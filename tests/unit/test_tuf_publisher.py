@@ -348,7 +348,7 @@ def test_keys_that_the_metadata_does_not_name_are_refused(repository):
         OnlineSigners(signers.bins, signers.snapshot, signers.bins),
     ):
         with pytest.raises(KeyFileError, match="one that the metadata names"):
-            repository.open(wrong)
+            repository.open(wrong).require_signers()
 
 
 def test_a_damaged_file_is_not_built_upon(repository):

@@ -35,6 +35,10 @@ class BinLayout:
         """`crates-0a3`: as many hex digits as the last bin needs."""
         return f"{self.prefix}-{index:0{(self.bits + 3) // 4}x}"
 
+    def index(self, name: str) -> int:
+        """The number of the bin of that name."""
+        return int(name.removeprefix(f"{self.prefix}-"), 16)
+
     def names(self) -> Iterator[str]:
         """Every bin's name, in order."""
         return map(self.name, range(self.count))
@@ -43,6 +47,19 @@ class BinLayout:
         """The name of the bin that a target path belongs to."""
         digest = hashlib.sha256(path.encode()).digest()
         return self.name(int.from_bytes(digest[:4]) >> (32 - self.bits))
+
+    def sources(self, index: int, before: BinLayout) -> range:
+        """The indices of the bins of another layout that hold what bin `index` is to hold."""
+        if self.bits >= before.bits:
+            first = index >> (self.bits - before.bits)
+            return range(first, first + 1)
+        shift = before.bits - self.bits
+        return range(index << shift, (index + 1) << shift)
+
+    def keeps_names_of(self, before: BinLayout) -> bool:
+        """Whether every bin of another layout is there under its name: clients miss none then."""
+        same_digits = (self.bits + 3) // 4 == (before.bits + 3) // 4
+        return self.prefix == before.prefix and same_digits and self.bits >= before.bits
 
 
 def compile_patterns(patterns: Iterable[str]) -> re.Pattern[str]:

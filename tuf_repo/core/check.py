@@ -5,8 +5,9 @@ Each rule yields its findings and goes on; who wants an error raises the first o
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +92,34 @@ def snapshot_findings(
         yield Finding(file, f"different versions of targets and {delegation}", "the same")
 
 
+def field_findings(file: str, targets: Mapping[str, Any]) -> Iterator[Finding]:
+    """Every target is described as we describe them. Values as in a bin's file."""
+    for path, fields in targets.items():
+        if fields.keys() != {"hashes", "length"} or fields["hashes"].keys() != {"sha256"}:
+            yield Finding(file, f"length and sha256 of {path}, nothing else", str(fields))
+        elif not _is_target(Target(fields["length"], fields["hashes"]["sha256"])):
+            yield Finding(file, f"a length and 64 hex digits for {path}", str(fields))
+
+
+def target_findings(path: str, target: Target, data: bytes | None) -> Iterator[Finding]:
+    """A target's bytes are the ones that its bin names; None where there are none."""
+    if data is None:
+        yield Finding(path, f"a file of {target.length} bytes", "none")
+    elif len(data) != target.length:
+        yield Finding(path, f"{target.length} bytes", str(len(data)))
+    elif (digest := hashlib.sha256(data).hexdigest()) != target.sha256:
+        yield Finding(path, f"sha256 {target.sha256}", digest)
+
+
+def extra_file_findings(
+    files: Iterable[str], named: Collection[str], may_lie_there: Callable[[str], bool]
+) -> Iterator[Finding]:
+    """Nothing lies there that is neither named nor allowed."""
+    for file in sorted(files):
+        if file not in named and not may_lie_there(file):
+            yield Finding(file, "only files that the repository names", "an extra one")
+
+
 def number_findings(numbers: Iterable[tuple[str, int]]) -> Iterator[Finding]:
     """No number is used by two files, and none is too large. Pairs of file and number."""
     seen: dict[int, str] = {}
@@ -102,6 +131,26 @@ def number_findings(numbers: Iterable[tuple[str, int]]) -> Iterator[Finding]:
             yield Finding(file, "a number of its own", f"{number}, the number of {other} too")
 
 
+def reserved_findings(numbers: Iterable[tuple[str, int]], below: int) -> Iterator[Finding]:
+    """Every number was reserved before it was used: else a start could hand it out again."""
+    for file, number in numbers:
+        if number >= below:
+            yield Finding(file, f"a number that is reserved, below {below}", str(number))
+
+
+def rising_findings(
+    bins: Iterable[tuple[str, int]], snapshot: tuple[str, int], timestamp: tuple[str, int]
+) -> Iterator[Finding]:
+    """In one publication bins are numbered before the snapshot, and that before the timestamp.
+
+    Pairs of file and number.
+    """
+    for file, number in (*bins, snapshot):
+        highest = timestamp if file == snapshot[0] else snapshot
+        if number >= highest[1]:
+            yield Finding(file, f"a number below that of {highest[0]}, {highest[1]}", str(number))
+
+
 def online_numbers(state: State) -> Iterator[tuple[str, int]]:
     """Everything the counter numbered in a publication, as (role, number)."""
     yield "timestamp", state.timestamp_version
@@ -111,8 +160,11 @@ def online_numbers(state: State) -> Iterator[tuple[str, int]]:
         yield name, facts.version
 
 
-def successor_findings(old: State, new: State) -> Iterator[Finding]:
-    """What must hold between a publication and the next one."""
+def successor_findings(old: State, new: State, *, renamed: bool = False) -> Iterator[Finding]:
+    """What must hold between a publication and the next one.
+
+    `renamed`: bins may vanish, as no client keeps the old snapshot.
+    """
     yield from number_findings(online_numbers(new))
     highest = max((number for _, number in online_numbers(old)), default=0)
     known = dict(online_numbers(old))
@@ -120,7 +172,8 @@ def successor_findings(old: State, new: State) -> Iterator[Finding]:
         if number != known.get(role) and number <= highest:
             yield Finding(role, f"a number above {highest}", str(number))
     # TUF 5.5.5: nothing that a snapshot lists may vanish, no version may fall.
-    for role in sorted(known.keys() - dict(online_numbers(new)).keys()):
+    vanished = known.keys() - dict(online_numbers(new)).keys()
+    for role in () if renamed else sorted(vanished):
         yield Finding(role, "an entry in the next snapshot", "none")
     if new.timestamp_version == old.timestamp_version:
         yield Finding("timestamp", f"a version above {old.timestamp_version}", "the same")

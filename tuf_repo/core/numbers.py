@@ -19,6 +19,8 @@ ENTROPY = 2**32
 """A new start jumps a random distance below this."""
 LIMIT = 2**53
 """Numbers stay below: JSON readers that know only doubles read them exactly."""
+LEAP = 2**40
+"""How far a recovery goes: beyond what 250 starts of a lost history can have jumped."""
 
 _BURST_SECONDS = 1.0
 _ROUNDING_SECONDS = 1e-5
@@ -74,6 +76,21 @@ class Counter:
             raise CounterError("counter", f"at most {RATE} numbers a second", f"{count} more")
         numbers = range(self.next, self.next + count)
         return numbers, replace(self, next=numbers.stop, busy_until=busy_until)
+
+    def beyond(self, number: int) -> Counter:
+        """Return the counter a leap beyond all of its own numbers and beyond another one's.
+
+        Raises:
+            CounterError: that would pass the limit.
+        """
+        first = max(self.reserved_below, number + 1) + LEAP
+        if first >= LIMIT:
+            raise CounterError(
+                "counter",
+                f"numbers below {LIMIT} (replace the snapshot and timestamp keys through root)",
+                str(first),
+            )
+        return replace(self, next=first, reserved_below=first)
 
     def _busy_after(self, count: int, now: float) -> float:
         # A burst beyond one second's numbers is paid for by the time that passed before it.

@@ -1,0 +1,199 @@
+"""What lies in `ceremony/`, taken by the signer: published, tidied up, or said to be amiss."""
+
+import os
+import shutil
+
+import pytest
+
+from mirror.seam import Recover
+from mirror.sign.ceremony import CeremonyDesk, read_files
+from mirror.sign.orders import obey
+from mirror.store.roots import root_to_pin
+from tests.support.crates import index_file
+from tests.support.signing import Workbench, at_work
+from tests.support.successors import Ceremony, fresh
+from tuf_repo.errors import CeremonyError, OtherSignerError
+from tuf_repo.keys import load_signer
+from tuf_repo.online import make_beside
+from tuf_repo.storage import MetadataFolder
+
+FILE = index_file("demo", "1.0.0")
+
+
+@pytest.fixture
+def bench(tmp_path):
+    with at_work(tmp_path / "data") as bench:
+        bench.settle({"demo": FILE})
+        yield bench
+
+
+class Offline:
+    """A workbench's repository, as tests/support/successors.py wants it."""
+
+    def __init__(self, bench):
+        self.base = bench.config.data
+        self._folder = MetadataFolder(bench.config.www / "tuf/metadata")
+        linked = self.base / "offline"
+        if not linked.exists():
+            linked.symlink_to("offline-keys")
+
+    def folder(self):
+        return self._folder
+
+
+def adoption(bench):
+    """Sign what replaces every key of a trial, and ends it."""
+    ceremony = Ceremony.of(Offline(bench))
+    ceremony.change("root").unrecognized_fields.clear()
+    made = make_beside(bench.config.keys, ["bins", "snapshot", "timestamp"])
+    for role, key in made.items():
+        path = bench.config.keys / f"{role}-{key.keyid[:8]}.pem"
+        ceremony.replace(role, load_signer(path))
+    ceremony.replace("targets", fresh())
+    ceremony.replace("crates", fresh())
+    ceremony.replace("root", fresh(), fresh(), threshold=2)
+    return ceremony.files()
+
+
+def leave(bench, files):
+    bench.config.ceremony.mkdir(exist_ok=True)
+    for name, data in files.items():
+        (bench.config.ceremony / name).write_bytes(data)
+
+
+def keys_of(bench):
+    return sorted(path.name for path in bench.config.keys.glob("*.pem"))
+
+
+def take(bench, **how):
+    desk = CeremonyDesk(bench.parts, bench.signer)
+    return desk, desk.take(now=bench.now, **how)
+
+
+def test_a_trial_becomes_real_and_its_keys_are_gone(bench):
+    old = keys_of(bench)
+    leave(bench, adoption(bench))
+    (bench.config.data / "offline").unlink()
+    assert set(old) < set(keys_of(bench))
+    desk, taken = take(bench)
+    assert taken
+    assert not desk.trouble
+    assert not set(old) & set(keys_of(bench))
+    assert len(keys_of(bench)) == 3
+    assert list(bench.config.ceremony.iterdir()) == []
+    assert list(bench.config.offline_keys.glob("*.pem")) == []
+    assert bench.parts.publisher.root_version == 2
+    assert root_to_pin(bench.config.www)[0] == "2.root.json"
+    bench.settle({"demo": index_file("demo", "1.0.0", "1.1.0")})
+    bench.parts.ledger.close()
+    bench.open()
+    assert bench.findings() == []
+
+
+def test_what_lies_there_is_taken_once_and_then_looked_at_no_more(bench):
+    files = adoption(bench)
+    leave(bench, files)
+    desk, taken = take(bench)
+    number = bench.parts.publisher.timestamp_version
+    leave(bench, files)  # a crash before the tidying: it lies there still
+    assert taken
+    assert not desk.take(now=bench.now)
+    assert list(bench.config.ceremony.iterdir()) == []
+    assert bench.parts.publisher.timestamp_version == number
+
+
+def test_what_is_not_whole_yet_waits_for_the_rest(bench):
+    files = adoption(bench)
+    rest = files.pop("3.targets.json")
+    leave(bench, files)
+    desk, taken = take(bench)
+    assert not taken
+    assert desk.trouble.startswith("ceremony not taken: targets: expected a file above version 1")
+    bench.settle({"other": index_file("other", "1.0.0")})  # what is in force goes on
+    leave(bench, {"3.targets.json": rest})
+    assert desk.take(now=bench.now)
+    assert not desk.trouble
+
+
+def test_what_was_refused_is_said_once_and_forgotten_when_it_goes(bench, caplog):
+    leave(bench, {"2.root.json": b"{}"})
+    desk, _ = take(bench)
+    for _ in range(3):
+        desk.take(now=bench.now)
+    assert caplog.text.count("ceremony not taken") == 1
+    (bench.config.ceremony / "2.root.json").unlink()
+    desk.take(now=bench.now)
+    assert not desk.trouble
+
+
+@pytest.mark.parametrize("what", ["link", "folder", "fifo", "large", "many"])
+def test_what_is_no_file_of_a_ceremony_is_refused(bench, what):
+    folder = bench.config.ceremony
+    folder.mkdir()
+    if what == "link":
+        (folder / "2.root.json").symlink_to("/etc/passwd")
+    elif what == "folder":
+        (folder / "2.root.json").mkdir()
+    elif what == "fifo":
+        os.mkfifo(folder / "2.root.json")
+    elif what == "large":
+        (folder / "2.root.json").write_bytes(bytes(6_000_000))
+    else:
+        for number in range(100):
+            (folder / f"{number}.root.json").touch()
+    with pytest.raises(CeremonyError):
+        read_files(folder)
+    desk, taken = take(bench)
+    assert not taken
+    assert desk.trouble
+
+
+def test_hidden_files_and_no_folder_are_nothing(bench):
+    assert read_files(bench.config.ceremony) == {}
+    bench.config.ceremony.mkdir()
+    (bench.config.ceremony / ".2.root.json.tmp").write_bytes(b"half")
+    assert read_files(bench.config.ceremony) == {}
+
+
+def test_the_first_root_comes_the_same_way(tmp_path):
+    source = Workbench(tmp_path / "source")
+    source.init()
+    metadata = source.config.www / "tuf/metadata"
+    bench = Workbench(tmp_path / "data")
+    bench.config.data.mkdir()
+    (source.config.keys).rename(bench.config.keys)
+    names = ("1.root.json", "1.targets.json", "2.crates.json")
+    leave(bench, {name: (metadata / name).read_bytes() for name in names})
+    bench.open()
+    _, taken = take(bench, starting=True)
+    assert not taken
+    assert list(bench.config.ceremony.iterdir()) == []
+    bench.settle({"demo": FILE})
+    assert bench.findings() == []
+
+
+def test_a_second_signer_stops_the_first_until_it_recovers(bench, tmp_path):
+    bench.parts.disk.sync()
+    other = Workbench(tmp_path / "other")
+    shutil.copytree(bench.config.data, other.config.data)
+    other.now = bench.now + 5
+    other._next_batch = 50
+    other.open()
+    other.settle({"other": index_file("other", "1.0.0")})
+    seen = (other.config.www / "tuf/metadata/timestamp.json").read_text()
+    ours = bench.parts.publisher.timestamp_version
+    assert other.parts.publisher.timestamp_version > ours, "the start of a copy leaps"
+    number = bench.offer(seen=seen)
+    with pytest.raises(OtherSignerError):
+        bench.signer.settle([number], now=bench.now)
+    assert "another signer has used our keys" in bench.signer.trouble
+    with pytest.raises(OtherSignerError):
+        bench.signer.settle([bench.offer({"new": index_file("new", "1.0.0")})], now=bench.now)
+    done = obey(bench.parts, bench.signer, Recover(), now=bench.now)
+    assert done.exit_code == 0
+    assert "far beyond" in done.text
+    assert not bench.signer.trouble
+    assert bench.parts.publisher.timestamp_version > other.parts.publisher.timestamp_version
+    bench.settle({"new": index_file("new", "1.0.0")})
+    assert bench.findings() == []
+    other.parts.ledger.close()
