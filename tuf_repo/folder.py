@@ -21,6 +21,16 @@ class DataFolder:
         return self.path / "www" / "tuf" / "metadata"
 
     @property
+    def targets(self) -> Path:
+        """The published targets, under their consistent-snapshot names."""
+        return self.path / "www" / "tuf" / "targets"
+
+    @property
+    def state(self) -> Path:
+        """The counter, and what is staged; nobody but the signer needs it."""
+        return self.path / "staging"
+
+    @property
     def ceremony(self) -> Path:
         """Where signed offline roles wait for the signer to take them."""
         return self.path / "ceremony"

@@ -7,12 +7,17 @@ python-tuf makes the canonical form in its own way when the file is checked (ver
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from securesystemslib.signer import Signer
+from securesystemslib.exceptions import FormatError
+from securesystemslib.formats import encode_canonical
+from securesystemslib.signer import Signature, Signer
 
 from tuf_repo.errors import TargetError
+
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 
 
 def canonical(signed: Mapping[str, Any]) -> bytes:
@@ -22,11 +27,22 @@ def canonical(signed: Mapping[str, Any]) -> bytes:
         TargetError: a string in it cannot be written as UTF-8, or a value not as JSON.
     """
     try:
-        return json.dumps(
+        text = json.dumps(
             signed, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        ).encode()
-    except (ValueError, TypeError) as error:
+        )
+        if "\\" in text:
+            # The line ends of a PEM, say: they stand bare in the canonical form.
+            text = _exact(signed)
+        return text.encode()
+    except (ValueError, TypeError, FormatError) as error:
         raise TargetError("metadata", "JSON values and valid text", str(error)) from error
+
+
+def _exact(signed: Mapping[str, Any]) -> str:
+    text = encode_canonical(dict(signed)) or ""
+    if _CONTROL.search(text):
+        raise ValueError("a control character")
+    return text
 
 
 def sign(signed: Mapping[str, Any], signers: Mapping[str, Signer] | Signer) -> bytes:
@@ -38,5 +54,12 @@ def sign(signed: Mapping[str, Any], signers: Mapping[str, Signer] | Signer) -> b
     """
     payload = canonical(signed)
     several = signers.values() if isinstance(signers, Mapping) else [signers]
-    signatures = [signer.sign(payload).to_dict() for signer in several]
-    return b'{"signatures":' + json.dumps(signatures).encode() + b',"signed":' + payload + b"}"
+    return file_bytes(payload, [signer.sign(payload) for signer in several])
+
+
+def file_bytes(payload: bytes, signatures: Iterable[Signature]) -> bytes:
+    """Return the file of a canonical signed part. There is no second way to write one."""
+    fields = [{"keyid": each.keyid, "sig": each.signature} for each in signatures]
+    # Bare in the canonical form, escaped in JSON; outside of strings neither has any.
+    signed = payload.replace(b"\n", b"\\n")
+    return b'{"signatures":' + json.dumps(fields).encode() + b',"signed":' + signed + b"}"

@@ -9,28 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from securesystemslib.signer import CryptoSigner
-from tuf.api.metadata import DelegatedRole, Delegations, Role, Root, SuccinctRoles, Targets
+from securesystemslib.signer import CryptoSigner, Signer
 
-from tuf_repo import verify
-from tuf_repo.core.roles import ROOT, SNAPSHOT, TARGETS, TIMESTAMP, X_ROLE, Policy
-from tuf_repo.core.update import State, file_name
-from tuf_repo.counting import Known, start_numbers
-from tuf_repo.errors import MetadataError
+from tuf_repo.core.roles import BINS, ROOT, SNAPSHOT, TARGETS, TIMESTAMP, Policy
+from tuf_repo.core.root import Offline, Quorum, next_files
+from tuf_repo.core.update import file_name
+from tuf_repo.first import begin, clear_unfinished
 from tuf_repo.keys import OnlineSigners, create_key, create_online_signers, key_file, load_signer
-from tuf_repo.loading import Trust, establish, require_signers
-from tuf_repo.publisher import Extra, Publisher, highest_number
 from tuf_repo.signing import sign
+from tuf_repo.staging import Extra
 from tuf_repo.storage import Storage
-
-_ROOT_VERSION = 1
-# Never the same for these two: a host could answer one with the other (see core/check.py).
-_TARGETS_VERSION = 1
-_DELEGATION_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,30 +80,21 @@ def init_trial(  # noqa: PLR0913 - what comes from outside is an argument, each 
     if storage.timestamp_version():
         storage.clear_setup()
         return False
-    _clear_unfinished(storage)
-    storage.mark_setup()
+    # Before a key is made: files of strangers are no place for a repository.
+    clear_unfinished(storage)
     online = create_online_signers(keys)
-    offline = _offline_signers(offline_keys)
-    trust = _write_offline_roles(storage, online, offline, plan, now, policy)
-    require_signers(trust, online)
-    state = State(0, 0, 0, {}, None, 0, trust.fixed, {})
-    known = Known(highest_number(state), None)
-    numbers = start_numbers(storage, known, now=now, policy=policy, entropy=entropy(), wait=wait)
-    first = Publisher(storage, online, trust, state, numbers, policy)
-    first.commit(first.stage({}, plan.timestamp_extra, now=now))
-    storage.clear_setup()
+    files = _signed_files(online, _offline_signers(offline_keys), plan, now, policy)
+    begin(
+        storage,
+        online,
+        files,
+        plan.timestamp_extra,
+        now=now,
+        policy=policy,
+        entropy=entropy,
+        wait=wait,
+    )
     return True
-
-
-def _clear_unfinished(storage: Storage) -> None:
-    files = storage.files()
-    if files and not storage.setup_unfinished():
-        raise MetadataError(
-            str(storage.path), "an empty folder, or one with a timestamp.json", min(files)
-        )
-    for file in files:
-        storage.remove(file)
-    storage.recover()
 
 
 def _offline_signers(folder: Path) -> _OfflineSigners:
@@ -122,78 +104,25 @@ def _offline_signers(folder: Path) -> _OfflineSigners:
     return _OfflineSigners(*map(load_signer, paths))
 
 
-def _write_offline_roles(  # noqa: PLR0913, PLR0917 - private, called once
-    storage: Storage,
-    online: OnlineSigners,
-    offline: _OfflineSigners,
-    plan: TrialPlan,
-    now: float,
-    policy: Policy,
-) -> Trust:
-    root_data = sign(_root(online, offline, plan, now + policy.root_seconds), offline.root)
-    targets_data = sign(_targets(offline, plan, now + policy.targets_seconds), offline.targets)
-    delegate_data = sign(
-        _delegate(online, plan, now + policy.delegation_seconds), offline.delegation
-    )
-    root_file = file_name(ROOT, _ROOT_VERSION)
-    targets_file = file_name(TARGETS, _TARGETS_VERSION)
-    delegate_file = file_name(plan.delegation, _DELEGATION_VERSION)
-    root = verify.root(root_file, root_data, None, _ROOT_VERSION)
-    targets = verify.targets(targets_file, targets_data, TARGETS, root, _TARGETS_VERSION)
-    delegate = verify.targets(
-        delegate_file, delegate_data, plan.delegation, targets, _DELEGATION_VERSION
-    )
-    trust = establish(
-        root, targets, delegate, {TARGETS: targets_data, plan.delegation: delegate_data}
-    )
-    storage.write(root_file, root_data)
-    storage.write(targets_file, targets_data)
-    storage.write(delegate_file, delegate_data)
-    return trust
-
-
-def _root(
-    online: OnlineSigners, offline: _OfflineSigners, plan: TrialPlan, expires: float
-) -> dict[str, Any]:
-    signers = {
+def _signed_files(
+    online: OnlineSigners, offline: _OfflineSigners, plan: TrialPlan, now: float, policy: Policy
+) -> dict[str, bytes]:
+    signers: dict[str, Signer] = {
         ROOT: offline.root,
         TARGETS: offline.targets,
+        plan.delegation: offline.delegation,
         SNAPSHOT: online.snapshot,
         TIMESTAMP: online.timestamp,
+        BINS: online.bins,
     }
-    return Root(
-        version=_ROOT_VERSION,
-        expires=_moment(expires),
-        keys={signer.public_key.keyid: signer.public_key for signer in signers.values()},
-        roles={role: Role([signer.public_key.keyid], 1) for role, signer in signers.items()},
-        consistent_snapshot=True,
-        unrecognized_fields=dict(plan.root_extra),
-    ).to_dict()
-
-
-def _targets(offline: _OfflineSigners, plan: TrialPlan, expires: float) -> dict[str, Any]:
-    key = offline.delegation.public_key
-    delegated = DelegatedRole(
-        plan.delegation, [key.keyid], 1, terminating=True, paths=list(plan.paths)
+    roles = Offline(
+        delegation=plan.delegation,
+        paths=tuple(plan.paths),
+        bits=plan.bin_bits,
+        quorums={role: Quorum((signer.public_key,), 1) for role, signer in signers.items()},
+        extra={ROOT: plan.root_extra},
     )
-    return Targets(
-        version=_TARGETS_VERSION,
-        expires=_moment(expires),
-        delegations=Delegations({key.keyid: key}, roles={plan.delegation: delegated}),
-        unrecognized_fields={X_ROLE: TARGETS},
-    ).to_dict()
-
-
-def _delegate(online: OnlineSigners, plan: TrialPlan, expires: float) -> dict[str, Any]:
-    key = online.bins.public_key
-    succinct = SuccinctRoles([key.keyid], 1, plan.bin_bits, plan.delegation)
-    return Targets(
-        version=_DELEGATION_VERSION,
-        expires=_moment(expires),
-        delegations=Delegations({key.keyid: key}, succinct_roles=succinct),
-        unrecognized_fields={X_ROLE: plan.delegation},
-    ).to_dict()
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(int(seconds), UTC)
+    return {
+        file_name(role, signed["version"]): sign(signed, signers[role])
+        for role, signed in next_files(None, roles, roles.files, now, policy).items()
+    }

@@ -1,0 +1,209 @@
+"""Who is asked to sign, who has; and a change in plain words."""
+
+from dataclasses import replace
+
+import pytest
+from securesystemslib.signer import SSlibKey
+from tuf.api.metadata import Metadata
+
+from tests.fakes.people import (
+    People,
+    Person,
+    signed_by,
+    under_keyid,
+    with_quorum,
+)
+from tests.fakes.tuf import NOW
+from tuf_repo.core import words
+from tuf_repo.core.edits import Edits, edited
+from tuf_repo.core.quorums import asked, count, member, refuse_bad_signatures, verifies
+from tuf_repo.core.roles import Policy
+from tuf_repo.core.root import (
+    X_NAME,
+    Offline,
+    Quorum,
+    Stamp,
+    build,
+    next_files,
+)
+from tuf_repo.errors import CeremonyError
+from tuf_repo.proposal import examine
+
+DAY = 86_400
+
+
+@pytest.fixture(scope="module")
+def people():
+    return People()
+
+
+@pytest.fixture(scope="module")
+def offline(people):
+    return examine(people.init()).new
+
+
+@pytest.fixture(scope="module")
+def parts(offline):
+    """The signed parts of the first files."""
+    return next_files(None, offline, offline.files, NOW, Policy())
+
+
+# --- quorums
+
+
+def count_of(people, signers, role="root"):
+    draft = signed_by(people.init(), *signers)
+    (found,) = [each for each in examine(draft).counts() if each.role == role]
+    return found
+
+
+def test_who_has_signed_and_who_is_missing(people):
+    found = count_of(people, people.root[:2])
+    assert [key.keyid for key in found.signed] == [each.key.keyid for each in people.root[:2]]
+    assert [key.keyid for key in found.missing] == [each.key.keyid for each in people.root[2:]]
+    assert found.lacks == 1
+    assert count_of(people, people.root[:4]).lacks == 0
+
+
+def test_one_public_key_counts_once_under_whatever_keyid(people):
+    key = people.root[0].key
+    quorum = Quorum((key, under_keyid(key, "e" * 64), people.root[1].key), 2)
+    signature = people.root[0].signer.sign(b"text").signature
+    for signatures in (
+        {key.keyid: signature, "e" * 64: signature},
+        {"e" * 64: signature},
+    ):
+        found = count("root", "", quorum, b"text", signatures)
+        assert (len(found.signed), found.lacks) == (1, 1)
+        assert [each.keyid for each in found.missing] == [people.root[1].key.keyid]
+
+
+def test_the_root_before_is_asked_too_where_its_quorum_differs(people, offline):
+    assert asked("root", None, offline) == [("", offline.quorums["root"])]
+    assert asked("root", offline, offline) == [("", offline.quorums["root"])]
+    after = with_quorum(offline, "root", threshold=4)
+    assert [whose for whose, _ in asked("root", offline, after)] == ["old", "new"]
+    assert asked("targets", offline, after) == [("", offline.quorums["targets"])]
+
+
+def test_a_key_is_found_under_the_keyid_of_the_metadata(people, offline):
+    key = people.root[0].key
+    quorums = asked("root", None, offline)
+    assert member(under_keyid(key, "f" * 64), quorums).keyid == key.keyid
+    assert member(Person("stranger").key, quorums) is None
+
+
+def test_a_signature_of_garbage_does_not_verify(people):
+    for person in people.root[:2]:
+        for text in ("", "00", "zz", "0" * 128):
+            assert not verifies(person.key, b"text", text)
+        assert not verifies(person.key, b"text", None)
+        good = person.signer.sign(b"text").signature
+        assert verifies(person.key, b"text", good)
+        assert not verifies(person.key, b"other", good)
+
+
+def test_signatures_of_strangers_and_over_other_bytes_are_refused(people, offline):
+    quorums = asked("root", None, offline)
+    stranger = Person("stranger")
+    with pytest.raises(CeremonyError, match="signatures by its keys only"):
+        signature = stranger.signer.sign(b"text").signature
+        refuse_bad_signatures("root", quorums, b"text", {stranger.key.keyid: signature})
+    with pytest.raises(CeremonyError, match="changed after it"):
+        signature = people.root[0].signer.sign(b"other").signature
+        refuse_bad_signatures("root", quorums, b"text", {people.root[0].key.keyid: signature})
+
+
+def test_mixed_kinds_of_keys_verify_with_python_tuf(people):
+    draft = signed_by(people.init(), *people.root[:3])
+    metadata = Metadata.from_bytes(draft.roles["root"].data)
+    metadata.verify_delegate("root", metadata)
+    assert {key.keytype for key in metadata.signed.keys.values()} == {"ed25519", "ecdsa"}
+
+
+# --- words
+
+
+def test_a_first_repository_says_who_becomes_what(people, offline):
+    stamps = {"root": Stamp(1, 0), "targets": Stamp(1, 0), "crates": Stamp(2, 0)}
+    lines = list(words.first(replace(offline, extra={"root": {"x-a": [1]}}), stamps))
+    assert "root 1: 3 of 5 must sign; expires 1970-01-01T00:00:00Z" in lines
+    assert f"root: key {people.root[1].key.keyid[:8]} (root 1, ecdsa)" in lines
+    assert "crates: covers index/*/*, index/*/*/*, in 512 bins (9 bits)" in lines
+    assert "root: field in: x-a = [1]" in lines
+    assert any(line.startswith("bins: signed by the signing machine alone") for line in lines)
+
+
+def said(old, new):
+    return list(words.changes(old, new, {"root": Stamp(1, 0)}, {"root": Stamp(2, 86_400)}))[1:]
+
+
+def test_every_change_is_a_line(people, offline):
+    new = Person("new")
+    leaver = people.root[4].key
+    edits = Edits({"root": [new.key]}, {"root": [leaver.keyid]}, {}, {"crates": 3}, 12)
+    assert said(offline, edited(offline, edits)) == [
+        f"root: key out: {leaver.keyid[:8]} (root 4, ed25519)",
+        f"root: key in: {new.key.keyid[:8]} (new, ed25519)",
+        "crates: 3 of 3 must sign (before: 2 of 3)",
+        "crates: 4096 bins (12 bits) (before: 512 bins (9 bits))",
+    ]
+
+
+def test_fields_that_come_go_and_change_are_lines(offline):
+    old = replace(offline, extra={"root": {"x-a": 1, "x-b": {"c": True}, "x-same": 0}})
+    new = replace(offline, extra={"root": {"x-a": 2, "x-d": "e", "x-same": 0}})
+    assert said(old, new) == [
+        "root: field x-a = 2 (before: 1)",
+        'root: field out: x-b = {"c": true}',
+        'root: field in: x-d = "e"',
+    ]
+
+
+def test_a_key_that_is_written_otherwise_is_a_line(people, offline):
+    key = people.crates[0].key
+    renamed = SSlibKey(key.keyid, key.keytype, key.scheme, key.keyval, {X_NAME: "Eve"})
+    new = with_quorum(offline, "crates", [renamed, *offline.quorums["crates"].keys[1:]])
+    (line,) = said(offline, new)
+    assert "(crates 0, ed25519) is now written" in line
+    assert "(Eve, ed25519)" in line
+
+
+def test_a_resigned_file_says_that_nothing_else_changes(offline):
+    before, after = {"root": Stamp(1, 0)}, {"root": Stamp(2, 86_400)}
+    assert list(words.changes(offline, offline, before, after)) == [
+        "root 1 becomes 2; expires 1970-01-02T00:00:00Z (before: 1970-01-01T00:00:00Z)",
+        "no key, threshold, delegation or other field changes",
+    ]
+
+
+def test_names_cannot_play_with_the_terminal(offline):
+    key = Person("evil\x1b[2K\r\u202egood" + "x" * 100).key
+    (line,) = said(offline, with_quorum(offline, "crates", [*offline.quorums["crates"].keys, key]))[
+        :1
+    ]
+    assert "evil\\u001b[2K\\u000d\\u202egood" in line
+    assert line.isprintable()
+    assert "…" in line
+
+
+def test_who_is_missing_in_words(people):
+    found = count_of(people, people.root[:2])
+    lines = list(words.who(found))
+    assert lines[0] == "root: 2 of 3 signatures, 1 more needed"
+    assert lines[1] == f"  signed   {people.root[0].key.keyid[:8]} (root 0, ed25519)"
+    assert lines[3] == f"  missing  {people.root[2].key.keyid[:8]} (root 2, ed25519)"
+    done = list(words.who(count_of(people, people.root[:3])))
+    assert done[0] == "root: 3 of 3 signatures, complete"
+    assert done[4].startswith("  spare    ")
+
+
+def test_a_key_without_a_name_is_its_keyid(people):
+    key = people.online["bins"].signer.public_key
+    assert words.person(key) == f"{key.keyid[:8]} (ed25519)"
+
+
+def test_the_layout_follows_from_the_bits(offline):
+    assert isinstance(offline, Offline)
+    assert offline.layout.count == 512
+    assert build("crates", offline, Stamp(3, 0))["version"] == 3

@@ -1,0 +1,265 @@
+"""The ceremony, step by step: look, sign, merge, count, finish. Drafts are made in drafting.py.
+
+Rule: what happens in here is decided by files and arguments alone; terminal, clock and secrets
+belong to cli.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from securesystemslib.signer import Key, Signer
+
+from tuf_repo import drafts, verify
+from tuf_repo.core.quorums import asked, member, verifies
+from tuf_repo.core.roles import ROOT, TARGETS
+from tuf_repo.core.root import Offline, read_offline
+from tuf_repo.core.update import file_name
+from tuf_repo.drafts import Draft, RoleFile
+from tuf_repo.errors import CeremonyError, KeyFileError
+from tuf_repo.folder import DataFolder
+from tuf_repo.loading import establish, load_roots, load_trust
+from tuf_repo.proposal import Proposal, examine, fingerprint, refuse_expired
+from tuf_repo.storage import TIMESTAMP_FILE, MetadataFolder
+
+Files = Mapping[str, RoleFile]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a ceremony came to."""
+
+    files: tuple[str, ...]
+    root_version: int
+    root_sha256: str
+
+
+# ---- what is in force
+
+
+def read_base(folder: MetadataFolder) -> dict[str, RoleFile]:
+    """Read the offline roles that are in force in a metadata folder.
+
+    Raises:
+        CeremonyError: there are none, or the signer is in the middle of taking new ones.
+        MetadataError: they do not verify.
+    """
+    if folder.read_if_there(TIMESTAMP_FILE) is None:
+        raise CeremonyError(
+            str(folder.path), "a published repository", "none; for the first one: `tuf-repo init`"
+        )
+    trust, newest = load_trust(folder), load_roots(folder)[-1]
+    if newest.version != trust.root.version:
+        raise CeremonyError(
+            str(folder.path),
+            f"a publication under root {newest.version}",
+            f"one under root {trust.root.version}; start the signer, which finishes it",
+        )
+    versions = {ROOT: newest.version, **{r: facts.version for r, facts in trust.fixed.items()}}
+    files = {role: file_name(role, version) for role, version in versions.items()}
+    return {role: drafts.parse_role_file(file, folder.read(file)) for role, file in files.items()}
+
+
+def offline_of(base: Files) -> Offline:
+    """What files say that were read with `read_base`."""
+    (delegation,) = base.keys() - {ROOT, TARGETS}
+    return read_offline({role: file.signed for role, file in base.items()}, delegation)
+
+
+# ---- signing
+
+
+def signed(proposal: Proposal, signer: Signer) -> Draft:
+    """Return the draft with a signature on every file where this key counts.
+
+    Raises:
+        CeremonyError: it counts for none.
+        KeyFileError: what the key made does not verify.
+    """
+    key = signer.public_key
+    more: dict[str, dict[str, str]] = {}
+    for role in roles_of(proposal, key):
+        file = proposal.draft.roles[role]
+        named = member(key, asked(role, proposal.old, proposal.new))
+        assert named is not None
+        if named.keyid not in file.signatures:
+            signature = signer.sign(file.payload).signature
+            if not verifies(named, file.payload, signature):
+                raise KeyFileError(f"key {key.keyid[:8]}", "signatures that verify", "another")
+            more[role] = {named.keyid: signature}
+    return proposal.draft.with_signatures(more)
+
+
+def roles_of(proposal: Proposal, key: Key) -> list[str]:
+    """Return the files of a draft that this key is asked to sign, from root down.
+
+    Raises:
+        CeremonyError: there are none.
+    """
+    roles = [
+        role
+        for role in proposal.new.files
+        if role in proposal.draft.roles and member(key, asked(role, proposal.old, proposal.new))
+    ]
+    if not roles:
+        raise CeremonyError(
+            f"key {key.keyid[:8]}",
+            "a key that one of the draft's files asks for (`tuf-repo status` lists them)",
+            "one that counts for none",
+        )
+    return roles
+
+
+def look(path: Path, root: bytes | None, *, now: float) -> Proposal:
+    """Read a draft that is to be signed.
+
+    Args:
+        path: the draft.
+        root: the root that the signer knows to be in force; None: theirs to compare by eye.
+        now: seconds since 1970.
+
+    Raises:
+        CeremonyError: it is none, expired, changed after a signature, or starts from another root.
+    """
+    proposal = examine(drafts.read(path))
+    refuse_expired(proposal, now)
+    base = proposal.draft.base
+    if root is not None and (base is None or base[ROOT].data != root):
+        got = f"root {fingerprint(base[ROOT].data)[:16]}…" if base else "none, for a new repository"
+        raise CeremonyError(str(path), f"a draft from root {fingerprint(root)[:16]}…", got)
+    return proposal
+
+
+def add_signatures(path: Path, seen: Proposal, signer: Signer) -> Draft:
+    """Sign what was looked at, and put the signatures into the file beside those of others.
+
+    Raises:
+        CeremonyError: the file is another draft by now.
+    """
+    mine = signed(seen, signer)
+    return drafts.update(
+        path, lambda now_there: drafts.merged([(str(path), now_there), ("what was shown", mine)])
+    )
+
+
+def merge(path: Path, others: Sequence[Path]) -> Proposal:
+    """Take over the signatures of other copies.
+
+    Raises:
+        CeremonyError: one is no copy of this draft, or has a signature that does not fit.
+    """
+    copies = [(str(other), drafts.read(other)) for other in others]
+
+    def change(there: Draft) -> Draft:
+        return examine(drafts.merged([(str(path), there), *copies])).draft
+
+    return examine(drafts.update(path, change))
+
+
+def status(paths: Sequence[Path]) -> Proposal:
+    """Look at a draft, with the signatures of all its copies.
+
+    Raises:
+        CeremonyError: one is no draft, or not a copy of the first.
+    """
+    return examine(drafts.merged([(str(path), drafts.read(path)) for path in paths]))
+
+
+# ---- finishing
+
+
+def finish(paths: Sequence[Path], *, data: DataFolder | None, out: Path, now: float) -> Finished:
+    """Write the signed files where the signer takes them from; root last, each by a rename.
+
+    Args:
+        paths: the draft, and copies of it.
+        data: the repository that it is for; None where that is elsewhere.
+        out: the folder to write to.
+        now: seconds since 1970.
+
+    1. Enough have signed, nothing has expired.
+    2. It starts from what is in force there.
+    3. A client that trusts the base takes every file.
+    4. Nothing else lies where they go.
+
+    Raises:
+        CeremonyError: one of these is not so; nothing was written.
+        OSError: the disk; what was written is part of the same result.
+    """
+    proposal = status(paths)
+    refuse_expired(proposal, now)  # 1.
+    _refuse_short(proposal)
+    if data is not None:  # 2.
+        _refuse_other_base(proposal.draft.base, MetadataFolder(data.metadata))
+    root = _verify_as_client(proposal)  # 3.
+    files = proposal.files()
+    _refuse_leftovers(out, dict(files))  # 4.
+    drafts.write_all(out, files)
+    version = proposal.after.get(ROOT) or proposal.before[ROOT]
+    return Finished(tuple(name for name, _ in files), version.version, fingerprint(root))
+
+
+def _refuse_short(proposal: Proposal) -> None:
+    for count in proposal.counts():
+        if count.lacks:
+            whose = f"{count.whose} " if count.whose else ""
+            missing = ", ".join(key.keyid[:8] for key in count.missing)
+            raise CeremonyError(
+                f"{count.role} in the draft",
+                f"{count.threshold} signatures by its {whose}keys",
+                f"{len(count.signed)}; ask for more of {missing}",
+            )
+
+
+def _refuse_other_base(base: Files | None, folder: MetadataFolder) -> None:
+    is_there = folder.read_if_there(TIMESTAMP_FILE) is not None
+    if base is None:
+        if is_there:
+            raise CeremonyError(
+                str(folder.path), "no repository yet, as the draft is for a first one", "one"
+            )
+        return
+    current = read_base(folder)
+    for role, file in base.items():
+        if role not in current or current[role].data != file.data:
+            there = current[role].signed["version"] if role in current else "nothing"
+            raise CeremonyError(
+                str(folder.path),
+                f"the {role} that the draft starts from, version {file.signed['version']}",
+                f"another, version {there}; the draft is for another repository or is outdated:"
+                " make a new one",
+            )
+
+
+def _verify_as_client(proposal: Proposal) -> bytes:
+    base, files = proposal.draft.base or {}, proposal.draft.files
+    stamps = {**proposal.before, **proposal.after}
+    names = {role: file_name(role, stamp.version) for role, stamp in stamps.items()}
+    data = {role: file.data for role, file in files.items()}
+    before = None
+    if base:
+        name = file_name(ROOT, proposal.before[ROOT].version)
+        before = verify.root(name, base[ROOT].data, None, proposal.before[ROOT].version)
+    root = before
+    if root is None or ROOT in proposal.after:
+        root = verify.root(names[ROOT], data[ROOT], before, stamps[ROOT].version)
+    delegation = proposal.new.delegation
+    targets = verify.targets(names[TARGETS], data[TARGETS], TARGETS, root, stamps[TARGETS].version)
+    delegate = verify.targets(
+        names[delegation], data[delegation], delegation, targets, stamps[delegation].version
+    )
+    establish(root, targets, delegate, data)
+    return data[ROOT]
+
+
+def _refuse_leftovers(folder: Path, files: Mapping[str, bytes]) -> None:
+    there = MetadataFolder(folder)
+    for name in sorted(name for name in there.files() if not name.startswith(".")):
+        if name not in files or there.read(name) != files[name]:
+            raise CeremonyError(
+                str(folder),
+                "an empty folder, or these very files",
+                f"{name}, which the signer has not taken; let it, or remove the file",
+            )
