@@ -261,7 +261,8 @@ class Config:
         """`bin_bits`, or the mode's default."""
         if self.bin_bits is not None:
             return self.bin_bits
-        return 12 if self.mode == "index" else 9
+        # tuf_repo/README.md has the figures that say so.
+        return 9 if self.mode in {"cache", "list"} else 12
 
     @property
     def url(self) -> str:

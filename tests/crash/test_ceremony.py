@@ -8,9 +8,15 @@ import shutil
 
 import pytest
 
+from mirror.sign.ceremony import CeremonyDesk
+from mirror.sign.heartbeat import last_beat, put_heartbeat
+from tests.crash.test_publication import copy_of
 from tests.fakes.disk import Crash, CrashingDisk, Mode, crash_points
 from tests.fakes.tuf import REFUSALS, Repository, recording, target
+from tests.support.crates import index_file
+from tests.support.signing import Workbench
 from tests.support.successors import Ceremony, online_key
+from tests.unit.test_sign_ceremony import adoption, keys_of, leave
 from tuf_repo.check import check_repository
 from tuf_repo.core.roles import Policy
 from tuf_repo.disk import PosixDisk
@@ -140,3 +146,55 @@ def test_a_root_is_durable_before_the_timestamp_that_needs_it(prepared, tmp_path
     repository = Repository(base, policy=Policy(block=15)).use(Watching(base))
     take(repository, files, Recorded(base / "keys"))
     assert at_commit == [()]
+
+
+# ---- the whole signer: ledger, links, keys and all
+
+
+@pytest.fixture(scope="module")
+def adopted(tmp_path_factory):
+    """A trial's folder, with what replaces all its keys lying in `ceremony/`."""
+    bench = Workbench(tmp_path_factory.mktemp("adopted") / "data", bin_bits=1)
+    bench.init()
+    bench.open()
+    bench.settle({"demo": index_file("demo", "1.0.0")})
+    leave(bench, adoption(bench))
+    (bench.config.data / "offline").unlink()
+    bench.close()
+    return bench.config.data
+
+
+def start(bench):
+    """As `crateseal sign` does."""
+    bench.open()
+    CeremonyDesk(bench.parts, bench.signer).take(now=bench.now, starting=True)
+    put_heartbeat(bench.parts, bench.signer.rules, trouble=None, beat=last_beat(bench.parts))
+
+
+@pytest.mark.parametrize("mode", [Mode.LOST, Mode.DONE, Mode.POWER_MIXED])
+def test_a_signer_stopped_anywhere_while_it_adopts_ends_it_at_the_next_start(
+    adopted, tmp_path, mode
+):
+    folder = copy_of(adopted, tmp_path)
+    disk = CrashingDisk(folder)
+    start(Workbench(folder, disk=disk, bin_bits=1))
+    for stop_at in range(disk.changes):
+        folder = copy_of(adopted, tmp_path)
+        broken = CrashingDisk(folder, stop_at=stop_at, mode=mode, seed=stop_at)
+        bench = Workbench(folder, disk=broken, bin_bits=1)
+        bench.now += 100
+        with pytest.raises(Crash):
+            start(bench)
+        bench.parts.ledger.close()
+        again = Workbench(folder, bin_bits=1)
+        again.now = bench.now + 100
+        again._next_batch = 1000
+        start(again)
+        where = f"{mode}, change {stop_at}: {broken.log[-1]}"
+        assert again.parts.publisher.root_version == 2, where
+        assert list(again.config.ceremony.iterdir()) == [], where
+        assert len(keys_of(again)) == 3, where
+        assert not list(again.config.offline_keys.glob("*.pem")), where
+        assert again.settle({"other": index_file("other", "1.0.0")}) == {}, where
+        assert again.findings() == [], where
+        again.close()
