@@ -81,11 +81,11 @@ class CeremonyDesk:
         self._parts.disk.sync()
 
     def _remove_offline_keys(self, folder: Path) -> None:
-        if not folder.is_dir():
-            return
-        for file in sorted(folder.glob("*.pem")):
+        files = sorted(folder.glob("*.pem"))
+        for file in files:
             self._parts.disk.remove(file)
-        log.info("removed the trial's offline keys")
+        if files:
+            log.info("removed the trial's offline keys")
 
 
 class _UnreadableError(CeremonyError):
