@@ -201,7 +201,6 @@ class Publisher:
         found = succession.examine(self._trust, self._storage, files, self._keys, now=now)
         if found is not None:
             self._refuse_numbers_of_ours(found)
-            self._refuse_uncovered(found)
         return found
 
     def stage(
@@ -350,13 +349,6 @@ class Publisher:
             name = parse_file_name(file)
             if name and name[1] >= lowest:
                 raise CeremonyError(file, f"a version below {lowest}", str(name[1]))
-
-    def _refuse_uncovered(self, found: Succession) -> None:
-        if found.trust.paths == self._trust.paths:
-            return
-        for path, _ in self.targets():
-            if not found.trust.paths.match(path):
-                raise CeremonyError(path, "patterns that cover what is published", "others")
 
     def _bin_targets(self, name: str) -> Mapping[str, Json]:
         facts = self._state.bins.get(name)

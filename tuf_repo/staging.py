@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -71,6 +72,7 @@ class Stage:
         self._storage = ground.storage
         self._succession = succession
         self._trust = succession.trust if succession else ground.trust
+        self._layout_stays = self._trust.layout == ground.trust.layout
         self._numbers = numbers
         self._now = now
         self._written: list[str] = []
@@ -94,7 +96,9 @@ class Stage:
             old = self._targets_before(name)
             targets = update.apply_changes(old, grouped.get(name, {}))
             if name in due or targets != old:
-                fresh[name] = self._bin(name, targets)
+                # Where the layout is the same, what was in the bin before belongs there still.
+                placed = old.keys() if self._layout_stays else set()
+                fresh[name] = self._bin(name, targets, placed)
         return fresh
 
     def top(self, bins: Mapping[str, BinFacts], extra: Extra) -> State:
@@ -130,7 +134,7 @@ class Stage:
     def _targets_before(self, name: str) -> Mapping[str, Json]:
         """Return what a bin held, in the layout that counts from now on."""
         before, now = self._ground.trust.layout, self._trust.layout
-        if before == now:
+        if self._layout_stays:
             return self._of(name)
         index = now.index(name)
         return {
@@ -146,19 +150,18 @@ class Stage:
 
     def _bins_after(self, fresh: Mapping[str, BinFacts]) -> dict[str, BinFacts]:
         bins = {**self._ground.state.bins, **fresh}
-        if self._ground.trust.layout == self._trust.layout:
+        if self._layout_stays:
             return bins
         return {name: bins[name] for name in self._trust.layout.names()}
 
-    def _bin(self, name: str, targets: Mapping[str, Json]) -> BinFacts:
+    def _bin(self, name: str, targets: Mapping[str, Json], placed: AbstractSet[str]) -> BinFacts:
         version = next(self._numbers)
         file = update.file_name(name, version)
         signed = update.next_bin(name, version, targets, self._now, self._ground.policy)
         data = sign(signed, self._ground.signers.bins)
         checked = verify.targets(file, data, name, self._trust.delegate, version)
-        check.refuse(
-            check.bin_findings(file, name, checked.targets, self._trust.layout), MetadataError
-        )
+        fresh = checked.targets.keys() - placed
+        check.refuse(check.bin_findings(file, name, fresh, self._trust.layout), MetadataError)
         self._write(file, data)
         return loading.bin_facts(checked, data)
 

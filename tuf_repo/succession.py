@@ -14,7 +14,9 @@ from typing import Protocol
 from tuf.api.metadata import Root, Signed, Targets
 
 from tuf_repo import verify
+from tuf_repo.core.edits import refuse_broken_rules
 from tuf_repo.core.roles import ROOT, SNAPSHOT, TARGETS, TIMESTAMP
+from tuf_repo.core.root import Offline, read_offline
 from tuf_repo.core.times import to_text
 from tuf_repo.core.update import file_name
 from tuf_repo.errors import CeremonyError, MetadataError
@@ -82,7 +84,7 @@ def examine_first(files: Files, keys: Keys, *, now: float) -> Succession:
     for each, signed in ((list(roots)[-1], root), (targets_file, targets), (file, delegate)):
         _refuse_expired(each, signed, now)
     trust = establish(root, targets, delegate, {TARGETS: targets_data, delegation: data})
-    _refuse_quorums_online(root, delegate, delegation)
+    refuse_broken_rules(None, _offline(trust))
     return Succession(
         trust=trust,
         signers=keys.signers_for(trust),
@@ -136,14 +138,14 @@ def examine(
     if not roots and not fresh:
         return None
     trust = establish(root, targets, delegate, {TARGETS: targets_data, delegation: data})  # 4.
-    _refuse_quorums_online(root, delegate, delegation)
+    refuse_broken_rules(_offline(before), _offline(trust))  # 4. 5.
     return Succession(
         trust=trust,
         signers=keys.signers_for(trust),  # 6.
         roots=roots,
         files=fresh,
         renews_bins=_bin_facts(trust) != _bin_facts(before),
-        renames_bins=_renames_bins(before, trust),  # 5.
+        renames_bins=not trust.layout.keeps_names_of(before.layout),
         ends_timestamp_keys=not _role_keys(root, TIMESTAMP) & _role_keys(before.root, TIMESTAMP),
     )
 
@@ -245,14 +247,9 @@ def _refuse_expired(file: str, signed: Signed, now: float) -> None:
         )
 
 
-def _refuse_quorums_online(root: Root, delegate: Targets, delegation: str) -> None:
-    """Say no to thresholds of online roles above 1: one signer signs each."""
-    succinct = delegate.delegations and delegate.delegations.succinct_roles
-    thresholds = {role: root.roles[role].threshold for role in (SNAPSHOT, TIMESTAMP)}
-    thresholds[f"{delegation}-…"] = succinct.threshold if succinct else 1
-    for role, threshold in thresholds.items():
-        if threshold != 1:
-            raise CeremonyError(role, "threshold 1 for what is signed online", str(threshold))
+def _offline(trust: Trust) -> Offline:
+    roles = {ROOT: trust.root, TARGETS: trust.targets, trust.delegation: trust.delegate}
+    return read_offline({role: each.to_dict() for role, each in roles.items()}, trust.delegation)
 
 
 def _bin_facts(trust: Trust) -> object:
@@ -263,20 +260,6 @@ def _bin_facts(trust: Trust) -> object:
         for keyid in (succinct.keyids if succinct else ())
     )
     return keys, trust.layout
-
-
-def _renames_bins(before: Trust, after: Trust) -> bool:
-    if after.layout.keeps_names_of(before.layout):
-        return False
-    for role in (SNAPSHOT, TIMESTAMP):
-        # TUF 5.5.5: a client that trusts the old snapshot takes none in which a role vanished.
-        if _role_keys(before.root, role) & _role_keys(after.root, role):
-            raise CeremonyError(
-                after.delegation,
-                f"new {SNAPSHOT} and {TIMESTAMP} keys with bins of other names",
-                f"a {role} key from before",
-            )
-    return True
 
 
 def _role_keys(root: Root, role: str) -> set[bytes]:

@@ -5,27 +5,21 @@ So what stands between a swap and "no such crate" is the number alone: snapshot 
 on it.
 """
 
-import hashlib
 import itertools
-import json
 import shutil
 
 import pytest
-from tuf.api.exceptions import DownloadError, RepositoryError
 
 from tests.fakes.disk import Crash, CrashingDisk, Mode
-from tests.fakes.tuf import Repository, target
+from tests.fakes.tuf import REFUSALS, Repository, answer, target
+from tests.support.forging import publish_with_numbers_per_bin
 from tuf_repo.check import check_repository
 from tuf_repo.core import update
 from tuf_repo.core.bins import BinLayout
-from tuf_repo.core.update import FileFacts
 from tuf_repo.disk import PosixDisk
-from tuf_repo.keys import load_online_signers
-from tuf_repo.signing import sign
 from tuf_repo.storage import parse_file_name
 
 PATHS = [f"index/1/{letter}" for letter in "abcdefghijklmnop"]
-REFUSALS = (RepositoryError, DownloadError)
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +58,6 @@ def named_bins(repository):
     }
 
 
-def answer(repository, cache, swap, path):
-    """What a fresh stock client makes of a path on that host: a target, None, or the error."""
-    shutil.rmtree(cache, ignore_errors=True)
-    client = repository.client(cache, swap=swap)
-    try:
-        return client.get_targetinfo(path)
-    except REFUSALS as error:
-        return error
-
-
 def test_no_two_files_of_different_bins_ever_have_one_number(history):
     repository, _ = history
     numbers = [number for _, number in bin_files(repository).values()]
@@ -106,40 +90,12 @@ def test_targets_and_the_delegation_cannot_stand_for_each_other(history, tmp_pat
         assert isinstance(got, REFUSALS)
 
 
-def with_numbers_per_bin(repository):
-    """Sign the committed state again as is common elsewhere: each bin counts for itself."""
-    signers = load_online_signers(repository.base / "keys")
-    publisher, now, policy = repository.open(), repository.now, repository.policy
-    bins, current = {}, 10**9
-    for name, file in named_bins(repository).items():
-        targets = json.loads((repository.metadata / file).read_bytes())["signed"]["targets"]
-        data = sign(update.next_bin(name, current, targets, now, policy), signers.bins)
-        (repository.metadata / update.file_name(name, current)).write_bytes(data)
-        bins[name] = update.BinFacts(current, 0, b"", ())
-    fixed = {
-        role: described(repository.metadata / update.file_name(role, version), version)
-        for role, version in (("targets", 1), ("crates", 2))
-    }
-    snapshot = repository.metadata / update.file_name("snapshot", current)
-    snapshot.write_bytes(
-        sign(update.next_snapshot(current, fixed, bins, now, policy), signers.snapshot)
-    )
-    stamp = update.next_timestamp(current, described(snapshot, current), {}, now, policy)
-    (repository.metadata / "timestamp.json").write_bytes(sign(stamp, signers.timestamp))
-    return publisher
-
-
-def described(path, version):
-    data = path.read_bytes()
-    return FileFacts(version, len(data), hashlib.sha256(data).hexdigest())
-
-
 def test_with_numbers_per_bin_every_swap_would_succeed(history, tmp_path):
     """The control: this host and these clients, and the one rule that is missing."""
     base = tmp_path / "data"
     shutil.copytree(history[0].base, base)
     repository = Repository(base)
-    with_numbers_per_bin(repository)
+    publish_with_numbers_per_bin(repository)
     layout = BinLayout("crates", repository.bits)
     believed = 0
     for path in PATHS:
@@ -158,7 +114,7 @@ def test_our_check_refuses_a_bin_signed_for_another_name(history, tmp_path):
     base = tmp_path / "data"
     shutil.copytree(history[0].base, base)
     repository = Repository(base)
-    with_numbers_per_bin(repository)
+    publish_with_numbers_per_bin(repository)
     first, second = (
         repository.metadata / update.file_name(f"crates-{number}", 10**9) for number in (0, 1)
     )

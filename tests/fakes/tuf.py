@@ -1,10 +1,12 @@
 """A repository in a folder, a host that serves it without keys, and stock python-tuf clients."""
 
+import hashlib
 import json
+import shutil
 from datetime import UTC, datetime
 
 from securesystemslib.signer import Signer
-from tuf.api.exceptions import DownloadHTTPError
+from tuf.api.exceptions import DownloadError, DownloadHTTPError, RepositoryError
 from tuf.ngclient import Updater
 from tuf.ngclient.fetcher import FetcherInterface
 
@@ -22,8 +24,12 @@ METADATA = "http://host/metadata/"
 TARGETS = "http://host/targets/"
 
 
+REFUSALS = (RepositoryError, DownloadError)
+"""How a stock client says no."""
+
+
 class FolderHost(FetcherInterface):
-    """Answers from a folder; `swap` names files to answer with others."""
+    """Answers from a folder; `swap` names files to answer with others, or with these bytes."""
 
     def __init__(self, base, swap=None):
         self._base = base
@@ -34,7 +40,10 @@ class FolderHost(FetcherInterface):
         name = url.removeprefix("http://host/")
         self.asked.append(name)
         folder, _, file = name.partition("/")
-        path = self._base / "www" / "tuf" / folder / self.swap.get(file, file)
+        said = self.swap.get(file, file)
+        if isinstance(said, bytes):
+            return iter([said])
+        path = self._base / "www" / "tuf" / folder / said
         if not path.exists():
             raise DownloadHTTPError(f"no {name}", 404)
         return iter([path.read_bytes()])
@@ -85,7 +94,16 @@ class Repository:
     def folder(self):
         return MetadataFolder(self.metadata)
 
-    def client(self, cache, *, swap=None, now=None):
+    def put(self, path, data):
+        """Lay a target where clients fetch it; return what a bin is to say of it."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        parent, _, name = path.rpartition("/")
+        folder = self.base / "www" / "tuf" / "targets" / parent
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{sha256}.{name}").write_bytes(data)
+        return Target(len(data), sha256)
+
+    def client(self, cache, *, swap=None, now=None, host=None):
         """A fresh stock client that trusts `1.root.json`; its clock shows the repository's time."""
         cache.mkdir(parents=True, exist_ok=True)
         updater = Updater(
@@ -93,11 +111,21 @@ class Repository:
             METADATA,
             target_dir=str(cache),
             target_base_url=TARGETS,
-            fetcher=FolderHost(self.base, swap),
+            fetcher=host or FolderHost(self.base, swap),
             bootstrap=(self.metadata / "1.root.json").read_bytes(),
         )
         set_clock(updater, self.now if now is None else now)
         return updater
+
+
+def answer(repository, cache, swap, path):
+    """What a fresh stock client makes of a path on that host: a target, None, or the error."""
+    shutil.rmtree(cache, ignore_errors=True)
+    client = repository.client(cache, swap=swap)
+    try:
+        return client.get_targetinfo(path)
+    except REFUSALS as error:
+        return error
 
 
 def set_clock(updater, now):

@@ -1,5 +1,4 @@
 import json
-import os
 import shutil
 from datetime import UTC, datetime, timedelta
 
@@ -17,12 +16,11 @@ from tuf.api.metadata import (
 from tests.fakes.tuf import NOW, Repository, target
 from tests.support.forging import next_root, only, publish_again
 from tuf_repo import verify
-from tuf_repo.check import RepositoryCheck, check_data, check_repository, folder_reader
+from tuf_repo.check import RepositoryCheck, check_repository
 from tuf_repo.core.bins import BinLayout
 from tuf_repo.core.numbers import Reservation
 from tuf_repo.core.times import DAY
 from tuf_repo.errors import KeyFileError, MetadataError, RepositoryError
-from tuf_repo.folder import DataFolder
 from tuf_repo.keys import key_file, load_online_signers, load_signer
 from tuf_repo.loading import establish, load, load_roots
 from tuf_repo.signing import sign
@@ -179,6 +177,31 @@ def test_a_key_that_signs_targets_and_the_delegation_is_found(repository):
         load(repository.folder())
 
 
+@pytest.mark.parametrize("role", ["root", "targets", "crates", "snapshot", "timestamp"])
+def test_an_online_key_that_serves_another_role_too_is_found(repository, role):
+    """The key of the bins as one of another role's."""
+    key = load_online_signers(repository.base / "keys").bins.public_key
+    if role == "crates":
+
+        def share(signed):
+            signed["delegations"]["keys"][key.keyid] = key.to_dict()
+            signed["delegations"]["roles"][0]["keyids"].append(key.keyid)
+
+        publish_again(repository, only("targets", share))
+    else:
+        next_root(repository, change=lambda root: root.add_key(key, role))
+    (finding,) = found(repository)
+    assert f"{key.keyid[:8]}" in str(finding)
+
+
+def test_a_quorum_that_nobody_can_meet_is_found(repository):
+    def beyond(signed):
+        signed["delegations"]["succinct_roles"]["threshold"] = 2
+
+    publish_again(repository, only("crates", beyond))
+    assert "role bins" in [finding.file for finding in found(repository)]
+
+
 def test_a_pattern_that_we_do_not_read_as_clients_do_is_refused(repository):
     publish_again(
         repository,
@@ -242,13 +265,13 @@ def test_what_stock_clients_would_take_is_found(repository, wrong):
 
 def test_a_number_that_was_not_reserved_is_found(repository):
     below = repository.open().timestamp_version
-    look = RepositoryCheck(repository.folder(), now=NOW, reservation=Reservation(below, 0))
-    (finding,) = look.findings()
+    look = RepositoryCheck(repository.folder(), now=NOW)
+    assert not list(look.findings())
+    (finding,) = look.unreserved(Reservation(below, 0))
     assert str(finding) == (
         f"timestamp.json: expected a number that is reserved, below {below}, got {below}"
     )
-    look = RepositoryCheck(repository.folder(), now=NOW, reservation=Reservation(below + 1, 0))
-    assert not list(look.findings())
+    assert not list(look.unreserved(Reservation(below + 1, 0)))
 
 
 def test_a_timestamp_with_the_number_of_another_file_is_found(repository):
@@ -257,96 +280,6 @@ def test_a_timestamp_with_the_number_of_another_file_is_found(repository):
     words = [str(finding) for finding in found(repository)]
     assert any("a number of its own" in each for each in words)
     assert any(f"below that of timestamp.json, {number}" in each for each in words)
-
-
-# --- all of a data folder
-
-
-@pytest.fixture
-def data(repository):
-    """A data folder as `tuf-repo check --data` finds it, all targets in place."""
-    changes = {path: repository.put(path, path.encode()) for path in CHANGES}
-    repository.publish(repository.open(), changes)
-    return DataFolder(repository.base)
-
-
-def all_found(folder, kept=None):
-    return [str(finding) for finding in check_data(folder, now=NOW, kept=kept)]
-
-
-def target_file(folder, path):
-    parent, _, name = path.rpartition("/")
-    (file,) = (folder.targets / parent).glob(f"*.{name}")
-    return file
-
-
-def test_a_sound_data_folder_has_no_findings(data):
-    assert all_found(data) == []
-
-
-def test_every_wrong_target_is_named(data):
-    target_file(data, "index/1/a").unlink()
-    target_file(data, "index/1/b").write_bytes(b"index/1/B")
-    target_file(data, "index/1/c").write_bytes(b"longer than it was")
-    file = target_file(data, "index/1/d")
-    file.unlink()
-    file.mkdir()
-    file = target_file(data, "index/1/e")
-    file.unlink()
-    file.symlink_to("elsewhere")
-    file = target_file(data, "index/1/f")
-    file.unlink()
-    os.mkfifo(file)
-    words = {each.split(":")[0]: each for each in all_found(data)}
-    assert sorted(words) == [f"index/1/{letter}" for letter in "abcdef"]
-    assert words["index/1/a"] == "index/1/a: expected a file of 9 bytes, got none"
-    assert "expected sha256" in words["index/1/b"]
-    assert words["index/1/c"] == "index/1/c: expected 9 bytes, got 10"
-    assert words["index/1/d"].endswith("got Is a directory")
-    assert "a file that can be read" in words["index/1/e"]
-    assert words["index/1/f"].endswith("got none")
-
-
-def test_a_target_path_leads_nowhere_else(data):
-    read = folder_reader(data.targets)
-    (data.targets / "index" / f"{'0' * 64}.x").write_bytes(b"x")
-    assert read("index/x", target(0)) == b"x"[:1]
-    assert read("index/1/../x", target(0)) is None
-    assert read("/index/x", target(0)) is None
-    assert read("index/1/a/b", target(0)) is None
-
-
-def test_files_that_do_not_belong_there_are_named(data):
-    for name in ("notes.txt", ".tmp", "7.root.json", "8.other.json", "09.crates.json"):
-        (data.metadata / name).write_bytes(b"{}")
-    assert sorted(each.split(":")[0] for each in all_found(data)) == [
-        ".tmp",
-        "09.crates.json",
-        "7.root.json",
-        "8.other.json",
-        "notes.txt",
-    ]
-
-
-def test_what_an_earlier_publication_left_is_extra_where_it_is_known_what_is_kept(data):
-    before = {path.name for path in data.metadata.iterdir()}
-    assert all_found(data) == []
-    assert all_found(data, before) == []
-    left = sorted(each.split(":")[0] for each in all_found(data, kept=()))
-    assert left == sorted(before - Repository(data.path).open().current_files())
-    assert len(left) == 2 * (4 + 1)  # the bins and the snapshot of two publications
-
-
-def test_nothing_is_called_extra_while_it_is_unknown_what_is_named(data):
-    (data.metadata / "notes.txt").write_bytes(b"{}")
-    (data.metadata / "timestamp.json").unlink()
-    assert [each.split(":")[0] for each in all_found(data)] == ["timestamp.json"]
-
-
-def test_a_counter_that_does_not_read_is_found(data):
-    (data.state / "counter.json").write_bytes(b"{")
-    (words,) = all_found(data)
-    assert "counter.json" in words
 
 
 # --- the chain of roots

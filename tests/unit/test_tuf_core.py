@@ -3,7 +3,6 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from securesystemslib.formats import encode_canonical
 from tuf.api.metadata import DelegatedRole, SuccinctRoles
 
 from tuf_repo.core import check, update
@@ -139,19 +138,6 @@ def test_a_random_number_outside_its_range_is_refused(entropy):
 @given(st.integers(0, 4_000_000_000))
 def test_times_come_back(seconds):
     assert from_text(to_text(seconds + 0.9)) == seconds
-
-
-printable = st.text(st.characters(codec="utf-8", min_codepoint=32), max_size=8)
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | printable,
-    lambda inner: st.lists(inner) | st.dictionaries(printable, inner),
-    max_leaves=10,
-)
-
-
-@given(st.dictionaries(printable, json_values))
-def test_the_fast_canonical_form_is_the_canonical_form(value):
-    assert canonical(value) == encode_canonical(value).encode()
 
 
 @pytest.mark.parametrize("value", [{"a": float("nan")}, {"a": {1, 2}}, {"a": "\ud800"}])

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 BITS_MAX = 16
 
@@ -39,14 +40,18 @@ class BinLayout:
         """The number of the bin of that name."""
         return int(name.removeprefix(f"{self.prefix}-"), 16)
 
-    def names(self) -> Iterator[str]:
+    def names(self) -> tuple[str, ...]:
         """Every bin's name, in order."""
-        return map(self.name, range(self.count))
+        return _names(self)
 
     def bin_of(self, path: str) -> str:
         """The name of the bin that a target path belongs to."""
+        return self.name(self.index_of(path))
+
+    def index_of(self, path: str) -> int:
+        """The number of the bin that a target path belongs to."""
         digest = hashlib.sha256(path.encode()).digest()
-        return self.name(int.from_bytes(digest[:4]) >> (32 - self.bits))
+        return int.from_bytes(digest[:4]) >> (32 - self.bits)
 
     def sources(self, index: int, before: BinLayout) -> range:
         """The indices of the bins of another layout that hold what bin `index` is to hold."""
@@ -60,6 +65,12 @@ class BinLayout:
         """Whether every bin of another layout is there under its name: clients miss none then."""
         same_digits = (self.bits + 3) // 4 == (before.bits + 3) // 4
         return self.prefix == before.prefix and same_digits and self.bits >= before.bits
+
+
+@lru_cache(maxsize=2)
+def _names(layout: BinLayout) -> tuple[str, ...]:
+    # Each publication goes over all of them several times.
+    return tuple(map(layout.name, range(layout.count)))
 
 
 def compile_patterns(patterns: Iterable[str]) -> re.Pattern[str]:

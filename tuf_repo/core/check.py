@@ -63,10 +63,10 @@ def bin_findings(
     file: str, name: str, paths: Iterable[str], layout: BinLayout
 ) -> Iterator[Finding]:
     """Every target lies in the bin that clients look for it in."""
+    index = layout.index(name)
     for path in paths:
-        expected = layout.bin_of(path)
-        if expected != name:
-            yield Finding(file, f"{path} in bin {expected}", f"in {name}")
+        if layout.index_of(path) != index:
+            yield Finding(file, f"{path} in bin {layout.bin_of(path)}", f"in {name}")
 
 
 def snapshot_findings(
@@ -165,14 +165,14 @@ def successor_findings(old: State, new: State, *, renamed: bool = False) -> Iter
 
     `renamed`: bins may vanish, as no client keeps the old snapshot.
     """
-    yield from number_findings(online_numbers(new))
-    highest = max((number for _, number in online_numbers(old)), default=0)
-    known = dict(online_numbers(old))
-    for role, number in online_numbers(new):
+    known, fresh = dict(online_numbers(old)), dict(online_numbers(new))
+    yield from number_findings(fresh.items())
+    highest = max(known.values(), default=0)
+    for role, number in fresh.items():
         if number != known.get(role) and number <= highest:
             yield Finding(role, f"a number above {highest}", str(number))
     # TUF 5.5.5: nothing that a snapshot lists may vanish, no version may fall.
-    vanished = known.keys() - dict(online_numbers(new)).keys()
+    vanished = known.keys() - fresh.keys()
     for role in () if renamed else sorted(vanished):
         yield Finding(role, "an entry in the next snapshot", "none")
     if new.timestamp_version == old.timestamp_version:

@@ -146,8 +146,12 @@ def renewal_time(index: int, expires: int, policy: Policy) -> int:
 def bins_due(state: State, layout: BinLayout, now: float, policy: Policy) -> set[str]:
     """The bins that are to be signed though nothing in them changed; those never signed, too."""
     due = set()
+    # No bin is renewed younger than this: most need no closer look.
+    too_young = now + policy.bin_seconds - policy.bin_min_age_seconds
     for index, name in enumerate(layout.names()):
         facts = state.bins.get(name)
+        if facts is not None and facts.expires > too_young:
+            continue
         if facts is None or renewal_time(index, facts.expires, policy) <= now:
             due.add(name)
     return due
