@@ -120,7 +120,7 @@ class Stage:
         check.refuse(findings, MetadataError)
         return Staged(
             timestamp_version=state.timestamp_version,
-            superseded=tuple(sorted(before.file_names() - state.file_names())),
+            superseded=tuple(sorted(before.files_not_in(state))),
             written=tuple(self._written),
             base_version=before.timestamp_version,
             state=state,

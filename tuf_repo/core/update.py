@@ -96,11 +96,19 @@ class State:
 
     def file_names(self) -> set[str]:
         """The metadata files this publication names, without roots and timestamp."""
-        roles = [(name, facts.version) for name, facts in self.fixed.items()]
-        roles += [(name, facts.version) for name, facts in self.bins.items()]
+        return {file_name(role, version) for role, version in self._versions().items()}
+
+    def files_not_in(self, later: State) -> set[str]:
+        """Those of them that another publication no longer names."""
+        kept = later._versions().items()
+        return {file_name(*role) for role in self._versions().items() - kept}
+
+    def _versions(self) -> dict[str, int]:
+        versions = {name: facts.version for name, facts in self.bins.items()}
+        versions.update((name, facts.version) for name, facts in self.fixed.items())
         if self.snapshot:
-            roles.append((SNAPSHOT, self.snapshot.version))
-        return {file_name(role, version) for role, version in roles}
+            versions[SNAPSHOT] = self.snapshot.version
+        return versions
 
 
 def file_name(role: str, version: int) -> str:
