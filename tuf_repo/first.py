@@ -12,10 +12,10 @@ from tuf_repo.core.roles import Policy
 from tuf_repo.core.update import State
 from tuf_repo.counting import Known, start_numbers
 from tuf_repo.errors import MetadataError
-from tuf_repo.publisher import Publisher
+from tuf_repo.publisher import Keys, Publisher
 from tuf_repo.staging import Extra
 from tuf_repo.storage import Storage
-from tuf_repo.succession import Files, Keys, examine_first
+from tuf_repo.succession import Files, verify_first
 
 
 def begin(  # noqa: PLR0913 - what comes from outside is an argument, each by its name
@@ -47,7 +47,8 @@ def begin(  # noqa: PLR0913 - what comes from outside is an argument, each by it
         KeyFileError: keys are not kept apart, or an online key is not at hand.
         OSError: the disk.
     """
-    found = examine_first(files, keys, now=now)
+    found = verify_first(files, now=now)
+    keys.signers_for(found.trust)
     clear_unfinished(storage)
     storage.mark_setup()
     state = State(0, 0, 0, {}, None, 0, {}, {})

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+FINISHING = ".finishing"
+"""Lies in `ceremony/` while `tuf-repo finish` puts files there: they are taken together."""
+
 
 @dataclass(frozen=True, slots=True)
 class DataFolder:

@@ -177,17 +177,20 @@ def online_keyids(folder: MetadataFolder, delegation: str) -> set[str]:
     return keyids
 
 
-def load(folder: MetadataFolder) -> tuple[Trust, State]:
+def load(folder: MetadataFolder, *, promoting: bool = False) -> tuple[Trust, State]:
     """Read and verify everything that the committed timestamp names.
 
-    Where a crash cut between a new root and the timestamp that goes with it, `Trust.root` is the
-    one that the committed timestamp was published under: what came after is taken again.
+    `promoting`: a crash may have cut between a new root and the timestamp that goes with it. Then
+    `Trust.root` is the one that the committed timestamp was published under, and what came after is
+    taken again. Where that cannot be, only the newest root counts: an older one may have been
+    replaced because of a thief.
 
     Raises:
         MetadataError: a file is missing or does not verify.
         KeyFileError: the keys it names are not kept apart.
     """
-    top = _load_top(folder, load_roots(folder))
+    chain = load_roots(folder)
+    top = _load_top(folder, chain if promoting else chain[-1:])
     state = _state(top, load_bins(folder, top.trust, top.snapshot))
     return top.trust, state
 

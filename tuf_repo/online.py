@@ -13,13 +13,13 @@ Rule: what lies in the folder counts when it is asked for, not when the process 
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from securesystemslib.signer import Key, Signer
 
-from tuf_repo import keyfiles
+from tuf_repo import durable, keyfiles
 from tuf_repo.core.publickeys import ED25519, same_key
 from tuf_repo.core.roles import SNAPSHOT, TIMESTAMP
 from tuf_repo.errors import KeyFileError
@@ -88,12 +88,18 @@ def make_beside(folder: Path, roles: Iterable[str]) -> dict[str, Key]:
         first.unlink(missing_ok=True)
         key = keyfiles.create(first, ED25519, None)
         os.rename(first, folder / f"{role}-{key.keyid[:_KEYID_CHARS]}.pem")
-        keyfiles.sync_folder(folder)
+        durable.sync_folder(folder)
         made[role] = key
     return made
 
 
-def remove_replaced(folder: Path, past: Container[str], trust: Trust) -> list[str]:
+def remove_replaced(
+    folder: Path,
+    past: Container[str],
+    trust: Trust,
+    *,
+    remove: Callable[[Path], object] = os.unlink,
+) -> list[str]:
     """Remove the private keys that were named once and are not now; return their files' names.
 
     To be called after a commit; safe to call again. A file that cannot be read stays, as nobody
@@ -103,6 +109,7 @@ def remove_replaced(folder: Path, past: Container[str], trust: Trust) -> list[st
         folder: the online keys.
         past: keyids that were named at any time.
         trust: what was committed.
+        remove: takes a file away.
     """
     named = [key for keys in named_keys(trust).values() for key in keys]
     removed = []
@@ -112,10 +119,10 @@ def remove_replaced(folder: Path, past: Container[str], trust: Trust) -> list[st
         except KeyFileError:
             continue
         if key.keyid in past and not any(same_key(key, each) for each in named):
-            os.unlink(path)
+            remove(path)
             removed.append(path.name)
     if removed:
-        keyfiles.sync_folder(folder)
+        durable.sync_folder(folder)
     return removed
 
 

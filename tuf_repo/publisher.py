@@ -8,7 +8,7 @@ numbers that stay used.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from tuf_repo import loading, succession, verify
 from tuf_repo.core import check, update
@@ -27,7 +27,14 @@ from tuf_repo.keys import OnlineSigners
 from tuf_repo.loading import BinReader, Trust
 from tuf_repo.staging import Extra, Ground, Stage, Staged, discard
 from tuf_repo.storage import TIMESTAMP_FILE, Storage, parse_file_name
-from tuf_repo.succession import Files, Keys, Succession
+from tuf_repo.succession import Files, Succession
+
+
+class Keys(Protocol):
+    """Where online signers come from."""
+
+    def signers_for(self, trust: Trust) -> OnlineSigners:
+        """Return the signers that this trust names; KeyFileError where one is not at hand."""
 
 
 class Publisher:
@@ -49,7 +56,9 @@ class Publisher:
         self._storage = storage
         self._keys = keys
         self._signers: OnlineSigners | None = None
-        self._seen = storage.read_seen()
+        seen = storage.read_seen()
+        # Below what is committed: a power cut kept it, though a recovery had gone beyond.
+        self._seen = seen if seen >= state.timestamp_version else 0
         self._recovering = False
         self._trust = trust
         self._state = state
@@ -87,7 +96,9 @@ class Publisher:
             CounterError: the counter's file does not read.
         """
         storage.recover()
-        trust, state = loading.load(storage)
+        storage.clear_setup()  # A crash may have left the mark of a set-up that did end.
+        promoting = storage.promotes_from(storage.timestamp_version())
+        trust, state = loading.load(storage, promoting=promoting)
         known = Known(highest_number(state), state.signed_at)
         numbers = start_numbers(
             storage, known, now=now, policy=policy, entropy=entropy(), wait=wait
@@ -198,9 +209,10 @@ class Publisher:
             MetadataError: a file does not verify.
             KeyFileError: keys are not kept apart, or an online key is not at hand.
         """
-        found = succession.examine(self._trust, self._storage, files, self._keys, now=now)
+        found = succession.verify_next(self._trust, self._storage, files, now=now)
         if found is not None:
             self._refuse_numbers_of_ours(found)
+            self._keys.signers_for(found.trust)
         return found
 
     def stage(
@@ -232,7 +244,7 @@ class Publisher:
         self._refuse_other_signer(succession)  # 1.
         now = self._numbers.ready(now)
         trust = succession.trust if succession else self._trust
-        signers = succession.signers if succession else self.require_signers()
+        signers = self._keys.signers_for(trust) if succession else self.require_signers()
         check.refuse(check.change_findings(changes, trust.paths), TargetError)
         grouped = update.group_by_bin(changes, trust.layout)
         if self._recovering or (succession and succession.renews_bins):
@@ -323,19 +335,19 @@ class Publisher:
     def _take_over(self, staged: Staged) -> None:
         self._state = staged.state
         self._next_due = None
+        self._signers = staged.signers
+        forgets = False
         if staged.succession:
             self._trust = staged.succession.trust
-            self._signers = staged.succession.signers
-        # With new timestamp keys, what was seen counts for no client any more.
-        ends_keys = staged.succession is not None and staged.succession.ends_timestamp_keys
-        if self._seen and (self._recovering or ends_keys):
+            forgets = staged.succession.forgets_history
+        if self._seen and (self._recovering or forgets):
             self._storage.forget_seen()
             self._seen = 0
         self._recovering = False
 
     def _refuse_other_signer(self, succession: Succession | None) -> None:
-        ends_keys = succession is not None and succession.ends_timestamp_keys
-        if self._seen and not (self._recovering or ends_keys):
+        forgets = succession is not None and succession.forgets_history
+        if self._seen and not (self._recovering or forgets):
             raise OtherSignerError(
                 TIMESTAMP_FILE,
                 f"no other signer with our keys ({self.timestamp_version} is our last number)",

@@ -39,6 +39,7 @@ class Staged:
     base_version: int
     """Version of the timestamp it was built upon."""
     state: State = field(repr=False)
+    signers: OnlineSigners = field(repr=False)
     succession: Succession | None = field(default=None, repr=False)
 
     @property
@@ -75,6 +76,7 @@ class Stage:
         self._layout_stays = self._trust.layout == ground.trust.layout
         self._numbers = numbers
         self._now = now
+        self._last_split: tuple[str, Mapping[str, Mapping[str, Json]]] = ("", {})
         self._written: list[str] = []
         self._timestamp_version: int | None = None
 
@@ -88,6 +90,8 @@ class Stage:
             self._write(file, data)
         for file, data in self._succession.roots.items():
             self._storage.stage_root(file, data)
+        if self._succession.roots:
+            self._storage.note_promotion(self._ground.state.timestamp_version)
 
     def bins(self, grouped: Mapping[str, Changes], due: set[str]) -> dict[str, BinFacts]:
         """Sign and write those that change, and those due."""
@@ -115,7 +119,7 @@ class Stage:
     def staged(self, state: State) -> Staged:
         """Check it against what is committed; return it."""
         before = self._ground.state
-        renamed = self._succession is not None and self._succession.renames_bins
+        renamed = self._succession is not None and self._succession.forgets_history
         findings = check.successor_findings(before, state, renamed=renamed)
         check.refuse(findings, MetadataError)
         return Staged(
@@ -124,6 +128,7 @@ class Stage:
             written=tuple(self._written),
             base_version=before.timestamp_version,
             state=state,
+            signers=self._ground.signers,
             succession=self._succession,
         )
 
@@ -136,13 +141,19 @@ class Stage:
         before, now = self._ground.trust.layout, self._trust.layout
         if self._layout_stays:
             return self._of(name)
-        index = now.index(name)
-        return {
-            path: fields
-            for source in now.sources(index, before)
-            for path, fields in self._of(before.name(source)).items()
-            if now.bin_of(path) == name
-        }
+        found: dict[str, Json] = {}
+        for source in now.sources(now.index(name), before):
+            found.update(self._split(before.name(source)).get(name, {}))
+        return found
+
+    def _split(self, source: str) -> Mapping[str, Mapping[str, Json]]:
+        """Sort what a bin of the old layout holds into the new ones; the last one is kept."""
+        if self._last_split[0] != source:
+            parts: dict[str, dict[str, Json]] = {}
+            for path, fields in self._of(source).items():
+                parts.setdefault(self._trust.layout.bin_of(path), {})[path] = fields
+            self._last_split = (source, parts)
+        return self._last_split[1]
 
     def _of(self, name: str) -> Mapping[str, Json]:
         facts = self._ground.state.bins.get(name)

@@ -24,6 +24,7 @@ from tuf_repo.errors import CounterError, MetadataError, StaleStateError
 TIMESTAMP_FILE = "timestamp.json"
 _COUNTER_FILE = "counter.json"
 _SEEN_FILE = "other-signer.json"
+_PROMOTION_FILE = "promotion.json"
 _SETUP_MARK = "setup-unfinished"
 _FORMAT = 1
 """Of the files in the state folder."""
@@ -87,7 +88,7 @@ class MetadataFolder:
             return 0
         try:
             return int(json.loads(data)["signed"]["version"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise MetadataError(TIMESTAMP_FILE, "a version", repr(error)) from error
 
 
@@ -116,6 +117,23 @@ class Storage(MetadataFolder):
         self._disk.remove(self._state / file)
         self._disk.write_new(self._state / file, data)
 
+    def note_promotion(self, base: int) -> None:
+        """Note that new roots are about to go in place of what stands at timestamp `base`.
+
+        Durable before the first of them: only then may a start find them without their timestamp.
+        """
+        self._disk.remove(self._state / _PROMOTION_FILE)
+        fields = {"format": 1, "base": base}
+        self._disk.write_new(self._state / _PROMOTION_FILE, json.dumps(fields).encode())
+
+    def promotes_from(self, timestamp: int) -> bool:
+        """Whether roots may have come in place that go with no timestamp yet."""
+        data = MetadataFolder(self._state).read_if_there(_PROMOTION_FILE)
+        try:
+            return data is not None and json.loads(data) == {"format": 1, "base": timestamp}
+        except (ValueError, RecursionError):  # torn: it was not durable, so no root was in place
+            return False
+
     def discard_staged(self, version: int | None) -> None:
         """Remove a staged timestamp, and the roots staged beside it."""
         if version is not None:
@@ -143,6 +161,8 @@ class Storage(MetadataFolder):
         if roots:
             self._disk.sync()
         self._disk.rename(self._staged(version), self.path / TIMESTAMP_FILE)
+        if roots:
+            self._disk.remove(self._state / _PROMOTION_FILE)
 
     def settle(self) -> None:
         """Make the commit durable."""
@@ -204,8 +224,9 @@ class Storage(MetadataFolder):
         return (self._state / _SETUP_MARK).exists()
 
     def clear_setup(self) -> None:
-        """Take the mark away."""
-        self._disk.remove(self._state / _SETUP_MARK)
+        """Take the mark away, if it is there."""
+        if self.setup_unfinished():
+            self._disk.remove(self._state / _SETUP_MARK)
 
     def _get(self, name: str, keys: Sequence[str], expected: str) -> dict[str, int] | None:
         data = MetadataFolder(self._state).read_if_there(name)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
 
 from tuf.api.metadata import Root, Signed, Targets
 
@@ -20,7 +19,7 @@ from tuf_repo.core.root import Offline, read_offline
 from tuf_repo.core.times import to_text
 from tuf_repo.core.update import file_name
 from tuf_repo.errors import CeremonyError, MetadataError
-from tuf_repo.keys import OnlineSigners, public_bytes
+from tuf_repo.keys import public_bytes
 from tuf_repo.loading import Trust, establish, sole_delegation
 from tuf_repo.storage import MetadataFolder, parse_file_name
 
@@ -28,29 +27,20 @@ Files = Mapping[str, bytes]
 """Names as in the metadata folder -> bytes."""
 
 
-class Keys(Protocol):
-    """Where online signers come from."""
-
-    def signers_for(self, trust: Trust) -> OnlineSigners:
-        """Return the signers that this trust names; KeyFileError where one is not at hand."""
-
-
 @dataclass(frozen=True, slots=True)
 class Succession:
     """A verified step from one trust to the next."""
 
     trust: Trust
-    signers: OnlineSigners
     roots: Files
     """New roots, oldest first."""
     files: Files
     """New files of `targets` and of the role below."""
     renews_bins: bool
     """Whether all bins are to be signed anew: another key, or another layout."""
-    renames_bins: bool
-    """Whether bins vanish under their old names, which only new snapshot keys make acceptable."""
-    ends_timestamp_keys: bool
-    """Whether no timestamp key from before counts any more."""
+    forgets_history: bool
+    """Whether no snapshot and no timestamp from before counts for a client that sees this: then
+    bins may vanish, and what another signer has used is of no account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +55,13 @@ class _Offered:
         return (newest, *versions[newest]) if newest > above else None
 
 
-def examine_first(files: Files, keys: Keys, *, now: float) -> Succession:
+def verify_first(files: Files, *, now: float) -> Succession:
     """Verify the offline files of a repository that has not published yet.
 
     Raises:
         CeremonyError: something is missing, or not part of a ceremony.
         MetadataError: a file does not verify.
-        KeyFileError: keys are not kept apart, or an online key is not at hand.
+        KeyFileError: keys are not kept apart.
     """
     offered = _sort(files)
     roots: dict[str, bytes] = {}
@@ -84,20 +74,19 @@ def examine_first(files: Files, keys: Keys, *, now: float) -> Succession:
     for each, signed in ((list(roots)[-1], root), (targets_file, targets), (file, delegate)):
         _refuse_expired(each, signed, now)
     trust = establish(root, targets, delegate, {TARGETS: targets_data, delegation: data})
+    _refuse_one_version(targets, delegate, delegation)
     refuse_broken_rules(None, _offline(trust))
     return Succession(
         trust=trust,
-        signers=keys.signers_for(trust),
         roots=roots,
         files={targets_file: targets_data, file: data},
         renews_bins=True,
-        renames_bins=False,
-        ends_timestamp_keys=False,
+        forgets_history=True,
     )
 
 
-def examine(
-    before: Trust, folder: MetadataFolder, files: Files, keys: Keys, *, now: float
+def verify_next(
+    before: Trust, folder: MetadataFolder, files: Files, *, now: float
 ) -> Succession | None:
     """Verify what a ceremony brought to a repository; None where all of it is in force.
 
@@ -105,20 +94,18 @@ def examine(
         before: the trust that the committed timestamp was published under.
         folder: the committed metadata.
         files: what was brought.
-        keys: the online keys at hand.
         now: seconds since 1970.
 
     1. Each new root by the one before and by itself, none left out; the newest has not expired.
     2. `targets`: the new file, else the present one, by the new root.
     3. The role below, by those targets.
-    4. Keys are kept apart; the delegation stays the one it was.
-    5. Bins keep their names, or snapshot and timestamp keys are all new.
-    6. Every online role has a key that is at hand.
+    4. The delegation stays the one it was; `targets` and the role below have two versions.
+    5. Every rule that a draft must keep (core/edits.py).
 
     Raises:
         CeremonyError: a file is not part of a ceremony, or breaks a rule of ours.
         MetadataError: a file does not verify.
-        KeyFileError: keys are not kept apart, or an online key is not at hand.
+        KeyFileError: keys are not kept apart.
     """
     offered = _sort(_with_visible_roots(before, folder, files))
     _refuse_others_of_old_versions(before, folder, offered)
@@ -137,16 +124,17 @@ def examine(
             _refuse_expired(file_name(role, signed.version), signed, now)
     if not roots and not fresh:
         return None
-    trust = establish(root, targets, delegate, {TARGETS: targets_data, delegation: data})  # 4.
-    refuse_broken_rules(_offline(before), _offline(trust))  # 4. 5.
+    _refuse_one_version(targets, delegate, delegation)  # 4.
+    trust = establish(root, targets, delegate, {TARGETS: targets_data, delegation: data})
+    refuse_broken_rules(_offline(before), _offline(trust))  # 5.
     return Succession(
         trust=trust,
-        signers=keys.signers_for(trust),  # 6.
         roots=roots,
         files=fresh,
         renews_bins=_bin_facts(trust) != _bin_facts(before),
-        renames_bins=not trust.layout.keeps_names_of(before.layout),
-        ends_timestamp_keys=not _role_keys(root, TIMESTAMP) & _role_keys(before.root, TIMESTAMP),
+        forgets_history=not any(
+            _role_keys(root, role) & _role_keys(before.root, role) for role in (SNAPSHOT, TIMESTAMP)
+        ),
     )
 
 
@@ -176,7 +164,7 @@ def _with_visible_roots(before: Trust, folder: MetadataFolder, files: Files) -> 
 def _refuse_others_of_old_versions(
     before: Trust, folder: MetadataFolder, offered: _Offered
 ) -> None:
-    """What is offered for a version that is in force must be what is in force."""
+    """What is offered for a version that is in force, or was, must be that very file."""
     known = {ROOT, TARGETS, before.delegation}
     for role, versions in offered.roles.items():
         if role not in known:
@@ -184,9 +172,11 @@ def _refuse_others_of_old_versions(
             raise CeremonyError(file, f"a file of {', '.join(sorted(known))}", f"of {role}")
         current = before.root.version if role == ROOT else before.fixed[role].version
         for version, (file, data) in versions.items():
-            if version == current and folder.read_if_there(file) != data:
+            if version <= current and folder.read_if_there(file) != data:
                 raise CeremonyError(
-                    file, "a version that is not published yet", "another file of that version"
+                    file,
+                    f"a version above {current}, which is published",
+                    "another file; draft it again from what is in force",
                 )
 
 
@@ -238,6 +228,16 @@ def _present_or_new(  # noqa: PLR0913, PLR0917 - private, called twice
         raise CeremonyError(
             role, f"a file above version {version} that the new keys sign", error.got
         ) from error
+
+
+def _refuse_one_version(targets: Targets, delegate: Targets, delegation: str) -> None:
+    # A host could answer one with the other, which clients take for a cycle (core/check.py).
+    if targets.version == delegate.version:
+        raise CeremonyError(
+            file_name(delegation, delegate.version),
+            f"another version than that of {TARGETS}",
+            "the same; were two drafts made from one base? draft one of them again",
+        )
 
 
 def _refuse_expired(file: str, signed: Signed, now: float) -> None:

@@ -142,7 +142,7 @@ def parse_batch(number: int, data: bytes) -> Batch:
             sweep=None if sweep is None else _sweep(sweep),
             confirmed=None if fields["confirmed"] is None else _time(fields["confirmed"]),
             sweeping=None if sweeping is None else _sweeping(sweeping),
-            seen=str(fields.get("seen", ""))[:SEEN_MAX_CHARS],
+            seen=_seen(fields.get("seen", "")),
         )
     except (
         ValueError, KeyError, TypeError, AttributeError, RecursionError, RejectedError
@@ -167,6 +167,13 @@ def _fetched(item: dict[str, Any]) -> FetchedCrate:
         raise MalformedMessageError("batch", "a crate's file name of digits", repr(file))
     crate = CrateId(str(item["crate"]["name"]), str(item["crate"]["version"]))
     return FetchedCrate(crate, file, _count(item["length"]))
+
+
+def _seen(value: object) -> str:
+    if not isinstance(value, str) or len(value) > SEEN_MAX_CHARS:
+        raise MalformedMessageError("batch", f"a text of at most {SEEN_MAX_CHARS}", "another")
+    value.encode()  # a ValueError for half a character
+    return value
 
 
 def _sweep(item: dict[str, Any]) -> Sweep:

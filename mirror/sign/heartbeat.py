@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 
 from mirror.core.expiry import warnings
@@ -20,6 +21,9 @@ from mirror.sign.rules import Rules
 from mirror.sign.state import EXTRA
 from mirror.store.ledger import Quarantined
 from mirror.store.roots import root_to_pin
+
+_FOLDERS = re.compile(r"(?<![:/\w])(?:/[^\s/:'\"]+)+/")
+"""What leads to a file on this machine, without the file's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ def put_heartbeat(parts: Parts, rules: Rules, *, trouble: str | None, beat: Beat
             _denied(name, denial) for name, each in sorted(rules.denials.items()) for denial in each
         ],
         "deleted": parts.ledger.memory.deletion_count(),
-        "trouble": trouble,
+        "trouble": None if trouble is None else _FOLDERS.sub("", trouble),
     }
     parts.www.put_status(json.dumps(status, indent=1).encode() + b"\n")
 

@@ -24,11 +24,11 @@ from mirror.core.layout import (
     TARGETS_DIR,
     crate_file,
     name_of_target,
-    target_file,
 )
 from mirror.core.lockfile import LockedCrate
 from mirror.core.names import CrateName
 from mirror.errors import MalformedMessageError, RejectedError, UsageError
+from mirror.sign import record
 from mirror.sign.desk import Desk, Examined
 from mirror.sign.examine import Examiner
 from mirror.sign.parts import Parts
@@ -164,12 +164,12 @@ class Signer:
                     self._remember(done, before, now=desk.now)
                     if done.deletions:
                         self._ledger.append(
-                            before, {"event": "learn", "at": desk.now} | _lives(done)
+                            before, {"event": "learn", "at": desk.now} | record.lives(done)
                         )
                 self._disk.sync()
         finally:
             committed = self._publisher.timestamp_version != before
-            self._www.settle_fresh(_named_files(changes) if committed else ())
+            self._www.settle_fresh(record.named_files(changes) if committed else ())
         self._learn(done)
 
     def apply_rules(self, *, now: float) -> None:
@@ -247,12 +247,12 @@ class Signer:
         finally:
             # A commit may be done and not reported: what the timestamp says counts.
             if publisher.timestamp_version == staged.timestamp_version:
-                self._links.update(_links(changes))
+                self._links.update(record.links(changes))
             else:
                 publisher.abandon(staged)
                 self._ledger.settle_at(publisher.timestamp_version, at=now)
         if changes:
-            log.info("published %d: %s", publisher.timestamp_version, _summary(changes))
+            log.info("published %d: %s", publisher.timestamp_version, record.summary(changes))
 
     def _all_listed_are_held(self, done: Examined) -> bool:
         if self.rules.listed is None:
@@ -275,7 +275,7 @@ class Signer:
             Retired(file, target.sha256)
             for path in changes
             if (target := old[path])
-            for file in _target_files(path, target.sha256)
+            for file in record.target_files(path, target.sha256)
         ]
         metadata = self._config.www / METADATA_DIR
         files += [
@@ -297,8 +297,8 @@ class Signer:
                     "sources": sorted(set(done.sources)),
                     "targets": {p: t.sha256 if t else None for p, t in changes.items()},
                 }
-                | _ceremony(staged)
-                | _lives(done),
+                | record.ceremony(staged)
+                | record.lives(done),
             )
 
     def _remember(self, done: Examined, number: int, *, now: float) -> None:
@@ -386,43 +386,6 @@ def _examine(examiner: Examiner, publisher: Publisher, spool: Path, number: int)
         # Nothing of it is believed; `sync` drops it and fetches again.
         log.warning("batch %d refused: %s", number, error)
         return Settled(number, 0, refused_whole=str(error))
-
-
-def _ceremony(staged: Staged) -> dict[str, Any]:
-    """Return what a ceremony brought, file by digest, for the log."""
-    if staged.succession is None:
-        return {}
-    files = {**staged.succession.roots, **staged.succession.files}
-    return {"ceremony": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}}
-
-
-def _lives(done: Examined) -> dict[str, Any]:
-    """Return which crates were deleted upstream, and which are back, for the log."""
-    return {
-        "deleted": {name: found.since for name, found in done.deletions.items() if found},
-        "returned": [name for name, found in done.deletions.items() if not found],
-    }
-
-
-def _links(changes: Changes) -> dict[str, str | None]:
-    index = ((path, t) for path, t in changes.items() if path.startswith(f"{INDEX}/"))
-    return {path: target.sha256 if target else None for path, target in index}
-
-
-def _named_files(changes: Changes) -> Iterable[str]:
-    return [f for path, t in changes.items() if t for f in _target_files(path, t.sha256)]
-
-
-def _target_files(path: str, sha256: str) -> tuple[str, str]:
-    file = target_file(path, sha256)
-    return file, f"{file}.gz"
-
-
-def _summary(changes: Changes) -> str:
-    """Return the first names that changed, and how many more."""
-    names = sorted({path.rpartition("/")[2] for path in changes})
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def run_signer(parts: Parts, clock: Clock, stop: threading.Event) -> None:
     signer = Signer(parts)
     recover(parts, signer, now=clock())
     worker = _Worker(parts, signer, lists, clock, stop)
-    worker.take_ceremony(starting=True)
+    worker.take_ceremony()
     parts.publisher.require_signers()
     put_config(parts)
     with Inbox(parts.config.run) as inbox:
@@ -135,9 +135,9 @@ class _Worker:
                 return
             self._pending += inbox.take(_RESTLESS_SECONDS)
 
-    def take_ceremony(self, *, starting: bool = False) -> bool:
+    def take_ceremony(self) -> bool:
         """Publish what a ceremony left, if it did; return whether it was published."""
-        return self._ceremony.take(now=self._clock(), starting=starting)
+        return self._ceremony.take(now=self._clock())
 
     def _obey(self) -> None:
         """Carry out the operator's orders, before anything else."""
@@ -203,7 +203,6 @@ class _Worker:
         except Exception as error:  # whatever it is, the loop goes on
             log.debug("this round failed", exc_info=True)
             self._retry_seconds = min(self._retry_seconds * 2 or 1.0, _RETRY_MAX_SECONDS)
-            # Public: the reason without the paths of this machine.
             reason = getattr(error, "strerror", None) or str(error)
             if isinstance(error, OtherSignerError):
                 reason = self._signer.trouble  # what to do about it

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 _PATH = f"{METADATA_DIR}/timestamp.json"
 _PATIENCE_SECONDS = 10.0
+_VERSION_MAX = 2**63
 
 
 class Lookout:
@@ -79,7 +80,9 @@ def _is_news(seen: bytes, ours: bytes) -> bool:
 
 
 def _version(data: bytes) -> int:
+    """Return the version of a timestamp; 0 for anything else, however strange."""
     try:
-        return int(json.loads(data)["signed"]["version"])
+        version = json.loads(data.decode())["signed"]["version"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return 0
+    return version if type(version) is int and 0 < version < _VERSION_MAX else 0

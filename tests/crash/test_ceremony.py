@@ -167,7 +167,7 @@ def adopted(tmp_path_factory):
 def start(bench):
     """As `crateseal sign` does."""
     bench.open()
-    CeremonyDesk(bench.parts, bench.signer).take(now=bench.now, starting=True)
+    CeremonyDesk(bench.parts, bench.signer).take(now=bench.now)
     put_heartbeat(bench.parts, bench.signer.rules, trouble=None, beat=last_beat(bench.parts))
 
 

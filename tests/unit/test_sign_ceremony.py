@@ -1,21 +1,29 @@
 """What lies in `ceremony/`, taken by the signer: published, tidied up, or said to be amiss."""
 
+import hashlib
+import json
 import os
 import shutil
+import sqlite3
+import threading
 
 import pytest
 
 from mirror.seam import Recover
 from mirror.sign.ceremony import CeremonyDesk, read_files
 from mirror.sign.orders import obey
+from mirror.sign.worker import _Worker
+from mirror.store.lockfile import LockWatch
 from mirror.store.roots import root_to_pin
 from tests.support.crates import index_file
 from tests.support.signing import Workbench, at_work
 from tests.support.successors import Ceremony, fresh
 from tuf_repo.errors import CeremonyError, OtherSignerError
+from tuf_repo.folder import FINISHING
 from tuf_repo.keys import load_signer
 from tuf_repo.online import make_beside
-from tuf_repo.storage import MetadataFolder
+from tuf_repo.signing import sign
+from tuf_repo.storage import MetadataFolder, Storage
 
 FILE = index_file("demo", "1.0.0")
 
@@ -65,9 +73,9 @@ def keys_of(bench):
     return sorted(path.name for path in bench.config.keys.glob("*.pem"))
 
 
-def take(bench, **how):
+def take(bench):
     desk = CeremonyDesk(bench.parts, bench.signer)
-    return desk, desk.take(now=bench.now, **how)
+    return desk, desk.take(now=bench.now)
 
 
 def test_a_trial_becomes_real_and_its_keys_are_gone(bench):
@@ -165,7 +173,7 @@ def test_the_first_root_comes_the_same_way(tmp_path):
     names = ("1.root.json", "1.targets.json", "2.crates.json")
     leave(bench, {name: (metadata / name).read_bytes() for name in names})
     bench.open()
-    _, taken = take(bench, starting=True)
+    _, taken = take(bench)
     assert not taken
     assert list(bench.config.ceremony.iterdir()) == []
     bench.settle({"demo": FILE})
@@ -197,3 +205,145 @@ def test_a_second_signer_stops_the_first_until_it_recovers(bench, tmp_path):
     bench.settle({"new": index_file("new", "1.0.0")})
     assert bench.findings() == []
     other.parts.ledger.close()
+
+
+# ---- whatever lies there, signing goes on
+
+
+def worker_of(bench):
+    return _Worker(bench.parts, bench.signer, LockWatch(()), lambda: bench.now, threading.Event())
+
+
+def rounds(worker, count=2):
+    for _ in range(count):
+        with worker._trouble_told():
+            worker._obey()
+            worker._round()
+
+
+def two_from_one_base(bench):
+    targets, crates = Ceremony.of(Offline(bench)), Ceremony.of(Offline(bench))
+    targets.change("targets")
+    crates.change("crates")
+    leave(bench, {**targets.files(), **crates.files()})
+
+
+def a_key_that_is_not_here(bench):
+    ceremony = Ceremony.of(Offline(bench))
+    ceremony.replace("timestamp", fresh())
+    leave(bench, ceremony.files())
+
+
+def no_folder(bench):
+    bench.config.ceremony.write_text("no folder")
+
+
+@pytest.mark.parametrize("what", [two_from_one_base, a_key_that_is_not_here, no_folder])
+def test_what_cannot_be_taken_keeps_nobody_from_signing(bench, what):
+    what(bench)
+    worker = worker_of(bench)
+    rounds(worker)
+    before = bench.parts.publisher.timestamp_version
+    bench.now += 20 * 3600
+    rounds(worker)
+    assert bench.parts.publisher.timestamp_version > before
+    trouble = json.loads(bench.www("status.json").read_bytes())["trouble"]
+    assert trouble.startswith("ceremony not taken: ")
+    assert str(bench.config.data) not in trouble
+
+
+def test_a_key_that_was_missing_and_is_put_in_place_is_found_without_a_restart(bench):
+    files = adoption(bench)
+    hidden = {path: path.read_bytes() for path in bench.config.keys.glob("timestamp-*.pem")}
+    for path in hidden:
+        path.unlink()
+    leave(bench, files)
+    desk, taken = take(bench)
+    assert not taken
+    for path, data in hidden.items():
+        path.write_bytes(data)
+        path.chmod(0o600)
+    assert not desk.take(now=bench.now)
+    assert desk.take(now=bench.now + 60)
+    assert not desk.trouble
+
+
+def test_a_root_that_lost_its_timestamp_is_finished_though_nothing_lies_there(bench):
+    ceremony = Ceremony.of(Offline(bench))
+    (key,) = make_beside(bench.config.keys, ["timestamp"]).values()
+    ceremony.replace("timestamp", load_signer(bench.config.keys / f"timestamp-{key.keyid[:8]}.pem"))
+    publisher = bench.parts.publisher
+    storage_of(bench).note_promotion(publisher.timestamp_version)
+    (bench.config.www / "tuf/metadata/2.root.json").write_bytes(ceremony.files()["2.root.json"])
+    bench.parts.ledger.close()
+    bench.open()
+    assert bench.parts.publisher.root_version == 1
+    _, taken = take(bench)
+    assert taken
+    assert bench.parts.publisher.root_version == 2
+    assert not (bench.config.keys / "timestamp.pem").exists()
+
+
+def storage_of(bench):
+    return Storage(bench.config.www / "tuf/metadata", bench.config.staging, bench.parts.disk)
+
+
+def test_files_that_are_still_being_put_there_are_left_alone(bench):
+    leave(bench, {**adoption(bench), FINISHING: b""})
+    (bench.config.ceremony / FINISHING).touch()
+    os.utime(bench.config.ceremony / FINISHING, (bench.now, bench.now))
+    desk, taken = take(bench)
+    assert not taken
+    assert not desk.trouble
+    bench.now += 60
+    assert not desk.take(now=bench.now)
+    assert "run it again" in desk.trouble
+    (bench.config.ceremony / FINISHING).unlink()
+    assert desk.take(now=bench.now)
+
+
+def test_a_rotation_in_a_trial_leaves_its_offline_keys(bench):
+    ceremony = Ceremony.of(Offline(bench))
+    ceremony.change("crates")
+    leave(bench, ceremony.files())
+    _, taken = take(bench)
+    assert taken
+    assert len(list(bench.config.offline_keys.glob("*.pem"))) == 3
+
+
+def test_the_ledger_notes_what_a_ceremony_brought(bench):
+    files = adoption(bench)
+    leave(bench, files)
+    take(bench)
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    assert [entry["ceremony"] for entry in logged(bench) if "ceremony" in entry] == [digests]
+
+
+def logged(bench):
+    rows = sqlite3.connect(bench.config.ledger).execute("SELECT * FROM log").fetchall()
+    texts = [value for row in rows for value in row if isinstance(value, str)]
+    return [json.loads(text) for text in texts if text.startswith("{")]
+
+
+def test_a_signer_that_is_stopped_starts_and_waits_with_a_ceremony_that_does_not_free_it(bench):
+    stamp = json.loads(bench.www("tuf/metadata/timestamp.json").read_bytes())["signed"]
+    signer = bench.parts.publisher.require_signers().timestamp
+    bench.parts.publisher.judge(sign({**stamp, "version": 10**12}, signer))
+    ceremony = Ceremony.of(Offline(bench))
+    ceremony.replace("root", fresh())
+    leave(bench, ceremony.files())
+    desk, taken = take(bench)
+    assert not taken
+    assert "then recover" in desk.trouble
+    assert obey(bench.parts, bench.signer, Recover(), now=bench.now).exit_code == 0
+    assert desk.take(now=bench.now + 60)
+    assert bench.parts.publisher.root_version == 2
+
+
+def test_half_a_character_in_what_was_seen_refuses_one_batch_alone(bench):
+    number = bench.offer(seen="\ud800")
+    good = bench.offer({"other": index_file("other", "1.0.0")})
+    bench.now += 1
+    answers = {a.batch: a for a in bench.signer.settle([number, good], now=bench.now)}
+    assert answers[number].refused_whole
+    assert not answers[good].refused_whole

@@ -43,7 +43,21 @@ async def test_what_is_newer_or_another_is_passed_on(tmp_path, served):
 
 @pytest.mark.parametrize(
     "served",
-    [None, stamp(5), stamp(4), b"", b"<html>login", b"[]", b"[" * 16_000, stamp(6) + b" " * 20_000],
+    [
+        None,
+        stamp(5),
+        stamp(4),
+        b"",
+        b"<html>login",
+        b"[]",
+        b"[" * 16_000,
+        stamp(6) + b" " * 20_000,
+        stamp(6).decode().encode("utf-16"),
+        b'{"signed":{"version":1e999}}',
+        b'{"signed":{"version":6.5}}',
+        b'{"signed":{"version":true}}',
+        b"\xff" * 50,
+    ],
 )
 @in_loop
 async def test_what_is_ours_or_older_or_no_timestamp_says_nothing(tmp_path, served):

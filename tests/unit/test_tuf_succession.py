@@ -125,7 +125,7 @@ def test_what_is_in_force_is_no_news(repository):
     assert publisher.succession({}, now=repository.now) is None
 
 
-@pytest.mark.parametrize(("bits", "bigger"), [(2, 4), (5, 8), (4, 4)])
+@pytest.mark.parametrize(("bits", "bigger"), [(2, 4), (5, 8), (3, 4)])
 def test_bins_grow_within_a_family_by_the_word_of_crates_alone(tmp_path, bits, bigger):
     repository = Repository(tmp_path / "data", bits=bits)
     repository.init()
@@ -134,7 +134,6 @@ def test_bins_grow_within_a_family_by_the_word_of_crates_alone(tmp_path, bits, b
     ceremony = Ceremony.of(repository)
     ceremony.change("crates").delegations.succinct_roles.bit_length = bigger
     publisher = succeed(repository, again(ceremony, bigger).files())
-    repository.bits = bigger
     assert sees_all(repository.client(tmp_path / "before"))
     assert sees_all(repository.client(tmp_path / "new"))
     assert is_sound(repository)
@@ -185,9 +184,17 @@ def lacks_key(ceremony, _repository):
     ceremony.replace("timestamp", fresh())
 
 
-def expired(ceremony, _repository):
-    root = ceremony.change("root")
-    root.expires -= timedelta(days=400)
+def expired(role):
+    def spoil(ceremony, _repository):
+        ceremony.change(role).expires -= timedelta(days=400)
+
+    return spoil
+
+
+def online_key_offline(ceremony, repository):
+    both = online_key(repository, "timestamp")
+    ceremony.replace("timestamp", both)
+    ceremony.replace("targets", both)
 
 
 def half_of_it(ceremony, _repository):
@@ -202,6 +209,10 @@ def signed_by_another(ceremony, _repository):
 
 def threshold_of_two(ceremony, repository):
     ceremony.replace("snapshot", *(online_key(repository, "snapshot") for _ in "ab"), threshold=2)
+
+
+def bins_threshold_of_two(ceremony, repository):
+    ceremony.replace("bins", *(online_key(repository, "bins") for _ in "ab"), threshold=2)
 
 
 def shared_key(ceremony, _repository):
@@ -227,7 +238,11 @@ def uncovered(ceremony, _repository):
     ("spoil", "error", "words"),
     [
         (lacks_key, KeyFileError, "timestamp key"),
-        (expired, CeremonyError, "has not expired"),
+        (expired("root"), CeremonyError, "root.json: expected metadata that has not expired"),
+        (expired("targets"), CeremonyError, "targets.json: expected metadata that has not expired"),
+        (expired("crates"), CeremonyError, "crates.json: expected metadata that has not expired"),
+        (online_key_offline, CeremonyError, ""),
+        (bins_threshold_of_two, CeremonyError, "threshold 1"),
         (half_of_it, CeremonyError, "targets: expected a file above version 1 that the new keys"),
         (signed_by_another, MetadataError, "crates with its signatures"),
         (threshold_of_two, CeremonyError, "threshold 1"),
@@ -241,7 +256,7 @@ def test_what_cannot_be_taken_is_refused_in_one_line(repository, before, spoil, 
     spoil(ceremony, repository)
     publisher = opened(repository)
     files = repository.folder().files()
-    with pytest.raises(error, match=words) as caught:
+    with pytest.raises(error, match=words or None) as caught:
         publisher.succession(ceremony.files(), now=repository.now)
     assert "\n" not in str(caught.value)
     assert repository.folder().files() == files
@@ -257,7 +272,7 @@ def test_what_cannot_be_taken_is_refused_in_one_line(repository, before, spoil, 
         ("timestamp.json", "files of offline roles only"),
         ("02.root.json", "files of offline roles only"),
         ("9.others.json", "a file of crates, root, targets"),
-        ("1.targets.json", "not published yet"),
+        ("1.targets.json", "a version above 1, which is published"),
     ],
 )
 def test_a_file_that_belongs_to_no_ceremony_is_refused(repository, name, words):
@@ -266,6 +281,40 @@ def test_a_file_that_belongs_to_no_ceremony_is_refused(repository, name, words):
     (data,) = ceremony.files().values()
     with pytest.raises(CeremonyError, match=words):
         opened(repository).succession({name: data}, now=repository.now)
+
+
+def test_two_results_from_one_base_are_refused_before_anything_is_staged(repository):
+    targets, crates = Ceremony.of(repository), Ceremony.of(repository)
+    targets.change("targets")
+    crates.change("crates")
+    files = {**targets.files(), **crates.files()}
+    assert set(files) == {"3.targets.json", "3.crates.json"}
+    with pytest.raises(CeremonyError, match="were two drafts made from one base"):
+        opened(repository).succession(files, now=repository.now)
+
+
+def test_a_result_that_a_later_one_has_overtaken_is_refused_and_not_forgotten(repository):
+    late, first = Ceremony.of(repository), Ceremony.of(repository)
+    late.change("crates")
+    first.change("targets")
+    first.change("crates")
+    publisher = succeed(repository, first.files())
+    with pytest.raises(CeremonyError, match="a version above 4, which is published"):
+        publisher.succession(late.files(), now=repository.now)
+
+
+def test_what_revoked_keys_signed_is_no_base_to_go_on_from(repository, tmp_path):
+    """Somebody rebuilds a folder from public files, with the old bins and timestamp among them."""
+    old = repository.metadata / "timestamp.json"
+    before = old.read_bytes()
+    ceremony = Ceremony.of(repository)
+    for role in ("snapshot", "timestamp", "bins"):
+        ceremony.replace(role, online_key(repository, role))
+    succeed(repository, ceremony.files())
+    old.write_bytes(before)
+    (repository.base / "staging" / "promotion.json").unlink()
+    with pytest.raises(MetadataError, match="timestamp"):
+        opened(repository)
 
 
 def test_an_offline_version_among_the_counters_numbers_is_refused(repository):
@@ -281,6 +330,7 @@ def test_a_root_that_clients_have_seen_is_not_exchanged_for_another(repository):
     seen.replace("timestamp", online_key(repository, "timestamp"))
     other.replace("timestamp", online_key(repository, "timestamp"))
     (repository.metadata / "2.root.json").write_bytes(seen.files()["2.root.json"])
+    repository.storage.note_promotion(repository.folder().timestamp_version())
     publisher = opened(repository)
     assert publisher.root_version == 1
     with pytest.raises(CeremonyError, match="clients have seen"):
@@ -346,20 +396,22 @@ def test_what_our_key_did_not_sign_says_nothing(repository, data):
     publisher = opened(repository)
     publisher.judge(data)
     publisher.judge((repository.metadata / "timestamp.json").read_bytes())
-    ceremony = Ceremony.of(repository)
-    stranger = fresh()
     stamp = signed_part(repository.metadata / "timestamp.json")
-    ceremony.quorums["timestamp"] = [stranger]
-    publisher.judge(sign_as(stranger, {**stamp, "version": 10**12}))
+    publisher.judge(sign_as(fresh(), {**stamp, "version": 10**12}))
     assert not publisher.other_signer_at
 
 
-def test_new_timestamp_keys_end_what_was_seen(repository, before, tmp_path):
-    """A thief of the timestamp key says the highest number there is: the keys go."""
+def stopped_by_a_thief(repository, number):
     publisher = opened(repository)
     stamp = signed_part(repository.metadata / "timestamp.json")
-    thief = publisher.require_signers().timestamp
-    publisher.judge(sign_as(thief, {**stamp, "version": 2**53 - 1}))
+    publisher.judge(sign_as(publisher.require_signers().timestamp, {**stamp, "version": number}))
+    return publisher
+
+
+@pytest.mark.parametrize("number", [2**53 - 1, 2**53 - 2**40 - 2**20])
+def test_new_snapshot_and_timestamp_keys_end_what_was_seen(repository, before, number):
+    """A thief of the timestamp key says the highest number there is: the keys go."""
+    publisher = stopped_by_a_thief(repository, number)
     with pytest.raises(RepositoryError, match="replace the snapshot and timestamp keys"):
         publisher.recover()
     ceremony = Ceremony.of(repository)
@@ -368,6 +420,41 @@ def test_new_timestamp_keys_end_what_was_seen(repository, before, tmp_path):
     succeed(repository, ceremony.files(), publisher)
     assert not publisher.other_signer_at
     assert sees_all(repository.client(before))
+    repository.publish(opened(repository), {"index/1/z": target(1)})
+
+
+@pytest.mark.parametrize("role", ["timestamp", "snapshot", "root"])
+def test_a_ceremony_that_leaves_clients_what_they_saw_does_not_end_the_stop(repository, role):
+    publisher = stopped_by_a_thief(repository, 10**12)
+    ceremony = Ceremony.of(repository)
+    ceremony.replace(role, fresh() if role == "root" else online_key(repository, role))
+    files = ceremony.files()
+    with pytest.raises(OtherSignerError):
+        succeed(repository, files, publisher)
+    publisher.recover()
+    succeed(repository, files, publisher)
+    assert publisher.timestamp_version > 10**12
+    assert not opened(repository).other_signer_at
+
+
+def test_another_timestamp_of_our_number_stops_the_signer(repository):
+    publisher = opened(repository)
+    stamp = signed_part(repository.metadata / "timestamp.json")
+    publisher.judge(sign_as(publisher.require_signers().timestamp, {**stamp, "x-other": 1}))
+    assert publisher.other_signer_at == publisher.timestamp_version
+    assert opened(repository).other_signer_at
+
+
+def test_what_was_seen_below_what_is_committed_is_of_the_past(repository):
+    """A power cut after a recovery was committed, and before the note of the other was gone."""
+    repository.storage.write_seen(repository.folder().timestamp_version() - 1)
+    assert not opened(repository).other_signer_at
+
+
+def test_the_mark_of_a_set_up_that_did_end_goes_at_the_next_start(repository):
+    repository.storage.mark_setup()
+    opened(repository)
+    assert not repository.storage.setup_unfinished()
 
 
 def copy_of(repository, to):

@@ -21,6 +21,8 @@ LIMIT = 2**53
 """Numbers stay below: JSON readers that know only doubles read them exactly."""
 LEAP = 2**40
 """How far a recovery goes: beyond what 250 starts of a lost history can have jumped."""
+RECOVERY_LIMIT = LIMIT // 2
+"""No recovery goes on above this: a thief who shows a high number must not use up what is left."""
 
 _BURST_SECONDS = 1.0
 _ROUNDING_SECONDS = 1e-5
@@ -84,10 +86,10 @@ class Counter:
             CounterError: that would pass the limit.
         """
         first = max(self.reserved_below, number + 1) + LEAP
-        if first >= LIMIT:
+        if first >= RECOVERY_LIMIT:
             raise CounterError(
                 "counter",
-                f"numbers below {LIMIT} (replace the snapshot and timestamp keys through root)",
+                f"numbers below {RECOVERY_LIMIT}; replace the snapshot and timestamp keys",
                 str(first),
             )
         return replace(self, next=first, reserved_below=first)
