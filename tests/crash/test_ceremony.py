@@ -171,7 +171,8 @@ def start(bench):
     put_heartbeat(bench.parts, bench.signer.rules, trouble=None, beat=last_beat(bench.parts))
 
 
-@pytest.mark.parametrize("mode", [Mode.LOST, Mode.DONE, Mode.POWER_MIXED])
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mode", list(Mode))
 def test_a_signer_stopped_anywhere_while_it_adopts_ends_it_at_the_next_start(
     adopted, tmp_path, mode
 ):

@@ -6,11 +6,12 @@ import pytest
 from tuf.api.exceptions import RepositoryError
 
 from tests.fakes.disk import Crash, CrashingDisk, Mode, crash_points
-from tests.fakes.tuf import Repository, recording, target
+from tests.fakes.tuf import Repository, recording, signed_part, target
 from tuf_repo.check import check_repository
 from tuf_repo.core.roles import Policy
 from tuf_repo.disk import PosixDisk
 from tuf_repo.keys import create_online_signers
+from tuf_repo.signing import sign
 
 FIRST = {f"index/1/{letter}": target(1) for letter in "abcd"}
 SECOND = {f"index/1/{letter}": target(2) for letter in "bcde"}
@@ -121,6 +122,42 @@ def test_a_set_up_stopped_anywhere_is_finished_by_the_next_run(tmp_path):
         assert "timestamp.json" not in left or left == files
         assert not repository.storage.setup_unfinished()
         assert not repository.init()
+
+
+def recover(run, disk):
+    """A second signer was seen, and the operator says that it has ended."""
+    publisher = run.repository.use(disk).open(run.signers)
+    stamp = signed_part(run.repository.metadata / "timestamp.json")
+    publisher.judge(sign({**stamp, "version": 10**12}, run.signers.timestamp._signer))
+    publisher.recover()
+    run.repository.publish(publisher, {})
+
+
+def test_a_recovery_stopped_anywhere_is_in_force_or_still_to_be_asked_for(published, tmp_path):
+    counting = tmp_path / "counting"
+    shutil.copytree(published.base, counting)
+    disk = CrashingDisk(counting)
+    recover(Run(counting), disk)
+    assert 12 < disk.changes < 40
+    recovered = 0
+    for number, (stop_at, mode, seed) in enumerate(points(disk.changes)):
+        base = tmp_path / str(number)
+        shutil.copytree(published.base, base)
+        run = Run(base)
+        with pytest.raises(Crash):
+            recover(run, CrashingDisk(base, stop_at=stop_at, mode=mode, seed=seed))
+        publisher = run.repository.use(PosixDisk(base)).open(run.signers)
+        is_beyond = publisher.timestamp_version > 10**12
+        assert not (is_beyond and publisher.other_signer_at)
+        recovered += is_beyond
+        holds(run.repository, tmp_path / f"{number}.cache", FIRST)
+        if not is_beyond:
+            recover(run, PosixDisk(base))
+        run.publish(PosixDisk(base), SECOND)
+        assert run.versions[-1] > 10**12
+        holds(run.repository, tmp_path / f"{number}.cache", {**FIRST, **SECOND})
+        shutil.rmtree(base)
+    assert recovered > 3
 
 
 def test_a_counter_written_without_care_would_be_found(published, tmp_path):
