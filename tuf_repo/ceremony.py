@@ -6,23 +6,27 @@ belong to cli.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from securesystemslib.signer import Key, Signer
 
-from tuf_repo import drafts, verify
+from tuf_repo import drafts, online
 from tuf_repo.core.quorums import asked, member, verifies
 from tuf_repo.core.roles import ROOT, TARGETS
 from tuf_repo.core.root import Offline, read_offline
 from tuf_repo.core.update import file_name
+from tuf_repo.disk import Disk
 from tuf_repo.drafts import Draft, RoleFile
+from tuf_repo.durable import OwnersDisk
 from tuf_repo.errors import CeremonyError, KeyFileError
 from tuf_repo.folder import DataFolder
-from tuf_repo.loading import establish, load_roots, load_trust
-from tuf_repo.proposal import Proposal, examine, fingerprint, refuse_expired
+from tuf_repo.handover import hand_over
+from tuf_repo.loading import Trust, load_roots, load_trust
+from tuf_repo.proposal import Proposal, fingerprint, read_proposal, refuse_expired, trust_of
 from tuf_repo.storage import TIMESTAMP_FILE, MetadataFolder
+from tuf_repo.succession import verify_first, verify_next
 
 Files = Mapping[str, RoleFile]
 
@@ -46,11 +50,7 @@ def read_base(folder: MetadataFolder) -> dict[str, RoleFile]:
         CeremonyError: there are none, or the signer is in the middle of taking new ones.
         MetadataError: they do not verify.
     """
-    if folder.read_if_there(TIMESTAMP_FILE) is None:
-        raise CeremonyError(
-            str(folder.path), "a published repository", "none; for the first one: `tuf-repo init`"
-        )
-    trust, newest = load_trust(folder), load_roots(folder)[-1]
+    trust, newest = _trust_of(folder), load_roots(folder)[-1]
     if newest.version != trust.root.version:
         raise CeremonyError(
             str(folder.path),
@@ -60,6 +60,24 @@ def read_base(folder: MetadataFolder) -> dict[str, RoleFile]:
     versions = {ROOT: newest.version, **{r: facts.version for r, facts in trust.fixed.items()}}
     files = {role: file_name(role, version) for role, version in versions.items()}
     return {role: drafts.parse_role_file(file, folder.read(file)) for role, file in files.items()}
+
+
+def idle_keys(data: DataFolder) -> dict[Path, Key]:
+    """Return the online keys that nothing published names: they wait for a draft, or are left over.
+
+    Raises:
+        CeremonyError: nothing is published there.
+        MetadataError: it does not verify.
+    """
+    return online.unnamed_keys(data.keys, _trust_of(MetadataFolder(data.metadata)))
+
+
+def _trust_of(folder: MetadataFolder) -> Trust:
+    if folder.read_if_there(TIMESTAMP_FILE) is None:
+        raise CeremonyError(
+            str(folder.path), "a published repository", "none; for the first one: `tuf-repo init`"
+        )
+    return load_trust(folder)
 
 
 def offline_of(base: Files) -> Offline:
@@ -123,7 +141,7 @@ def look(path: Path, root: bytes | None, *, now: float) -> Proposal:
     Raises:
         CeremonyError: it is none, expired, changed after a signature, or starts from another root.
     """
-    proposal = examine(drafts.read(path))
+    proposal = read_proposal(drafts.read(path))
     refuse_expired(proposal, now)
     base = proposal.draft.base
     if root is not None and (base is None or base[ROOT].data != root):
@@ -153,9 +171,9 @@ def merge(path: Path, others: Sequence[Path]) -> Proposal:
     copies = [(str(other), drafts.read(other)) for other in others]
 
     def change(there: Draft) -> Draft:
-        return examine(drafts.merged([(str(path), there), *copies])).draft
+        return _together([(str(path), there), *copies]).draft
 
-    return examine(drafts.update(path, change))
+    return read_proposal(drafts.update(path, change))
 
 
 def status(paths: Sequence[Path]) -> Proposal:
@@ -164,20 +182,40 @@ def status(paths: Sequence[Path]) -> Proposal:
     Raises:
         CeremonyError: one is no draft, or not a copy of the first.
     """
-    return examine(drafts.merged([(str(path), drafts.read(path)) for path in paths]))
+    return _together([(str(path), drafts.read(path)) for path in paths])
+
+
+def _together(copies: Sequence[tuple[str, Draft]]) -> Proposal:
+    merged = drafts.merged(copies)
+    if len(copies) > 1:
+        for name, copy in copies:
+            try:
+                read_proposal(copy)
+            except CeremonyError as error:
+                # Which of them it is matters: the others are good.
+                raise CeremonyError(f"{name}: {error.subject}", error.expected, error.got) from None
+    return read_proposal(merged)
 
 
 # ---- finishing
 
 
-def finish(paths: Sequence[Path], *, data: DataFolder | None, out: Path, now: float) -> Finished:
-    """Write the signed files where the signer takes them from; root last, each by a rename.
+def finish(
+    paths: Sequence[Path],
+    *,
+    data: DataFolder | None,
+    out: Path,
+    now: float,
+    disk: Callable[[Path], Disk] = OwnersDisk,
+) -> Finished:
+    """Write the signed files where the signer takes them from, all or none (handover.py).
 
     Args:
         paths: the draft, and copies of it.
         data: the repository that it is for; None where that is elsewhere.
         out: the folder to write to.
         now: seconds since 1970.
+        disk: what writes to that folder.
 
     1. Enough have signed, nothing has expired.
     2. It starts from what is in force there.
@@ -186,19 +224,19 @@ def finish(paths: Sequence[Path], *, data: DataFolder | None, out: Path, now: fl
 
     Raises:
         CeremonyError: one of these is not so; nothing was written.
-        OSError: the disk; what was written is part of the same result.
+        OSError: the disk; run again, it goes on where it stopped.
     """
     proposal = status(paths)
     refuse_expired(proposal, now)  # 1.
     _refuse_short(proposal)
     if data is not None:  # 2.
         _refuse_other_base(proposal.draft.base, MetadataFolder(data.metadata))
-    root = _verify_as_client(proposal)  # 3.
-    files = proposal.files()
-    _refuse_leftovers(out, dict(files))  # 4.
-    drafts.write_all(out, files)
+    _verify_as_client(proposal, now)  # 3.
+    files = dict(proposal.files())
+    hand_over(out, files, disk)  # 4.
     version = proposal.after.get(ROOT) or proposal.before[ROOT]
-    return Finished(tuple(name for name, _ in files), version.version, fingerprint(root))
+    root = fingerprint(proposal.draft.files[ROOT].data)
+    return Finished(tuple(files), version.version, root)
 
 
 def _refuse_short(proposal: Proposal) -> None:
@@ -233,33 +271,25 @@ def _refuse_other_base(base: Files | None, folder: MetadataFolder) -> None:
             )
 
 
-def _verify_as_client(proposal: Proposal) -> bytes:
-    base, files = proposal.draft.base or {}, proposal.draft.files
-    stamps = {**proposal.before, **proposal.after}
-    names = {role: file_name(role, stamp.version) for role, stamp in stamps.items()}
-    data = {role: file.data for role, file in files.items()}
-    before = None
-    if base:
-        name = file_name(ROOT, proposal.before[ROOT].version)
-        before = verify.root(name, base[ROOT].data, None, proposal.before[ROOT].version)
-    root = before
-    if root is None or ROOT in proposal.after:
-        root = verify.root(names[ROOT], data[ROOT], before, stamps[ROOT].version)
-    delegation = proposal.new.delegation
-    targets = verify.targets(names[TARGETS], data[TARGETS], TARGETS, root, stamps[TARGETS].version)
-    delegate = verify.targets(
-        names[delegation], data[delegation], delegation, targets, stamps[delegation].version
-    )
-    establish(root, targets, delegate, data)
-    return data[ROOT]
+def _verify_as_client(proposal: Proposal, now: float) -> None:
+    """Verify the new files as the signer will, for whom what is in force lies in its folder."""
+    base, files = proposal.draft.base, dict(proposal.files())
+    if base is None:
+        verify_first(files, now=now)
+        return
+    in_force = {
+        file_name(role, proposal.before[role].version): file.data for role, file in base.items()
+    }
+    before = trust_of(base, proposal.new.delegation)
+    verify_next(before, _InForce(in_force), files, now=now)
 
 
-def _refuse_leftovers(folder: Path, files: Mapping[str, bytes]) -> None:
-    there = MetadataFolder(folder)
-    for name in sorted(name for name in there.files() if not name.startswith(".")):
-        if name not in files or there.read(name) != files[name]:
-            raise CeremonyError(
-                str(folder),
-                "an empty folder, or these very files",
-                f"{name}, which the signer has not taken; let it, or remove the file",
-            )
+class _InForce(MetadataFolder):
+    """The base of a draft, as the folder that it was taken from."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        super().__init__(Path("base"))
+        self._files = files
+
+    def read_if_there(self, file: str) -> bytes | None:
+        return self._files.get(file)

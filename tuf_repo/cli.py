@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tuf_repo import ceremony, drafting, drafts, keyfiles, options, secrets, uris
+from tuf_repo import ceremony, drafting, drafts, keyfiles, options, secrets, standing, uris
 from tuf_repo.check import check_data
 from tuf_repo.core import words
-from tuf_repo.core.root import X_NAME
-from tuf_repo.drafts import Draft
+from tuf_repo.core.roles import Policy
+from tuf_repo.drafts import Draft, RoleFile
 from tuf_repo.errors import CeremonyError, UsageError
 from tuf_repo.exits import INTERRUPTED, exit_code_of, in_one_line
 from tuf_repo.folder import DataFolder
 from tuf_repo.options import Command
-from tuf_repo.proposal import Proposal, examine
+from tuf_repo.proposal import read_proposal
+from tuf_repo.storage import MetadataFolder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     verbose = 0
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that knows few letters gets the others spelled out.
+            stream.reconfigure(errors="backslashreplace")
     try:
         arguments = options.parse(sys.argv[1:] if argv is None else argv, COMMANDS)
         verbose = arguments.verbose
@@ -47,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _say(arguments: argparse.Namespace, *lines: str) -> None:
     if not arguments.quiet:
-        sys.stdout.writelines(f"{line}\n" for line in lines)
+        # Names of files and keys are others' words: none may move the cursor, or be no text at all.
+        sys.stdout.writelines(f"{words.printable(line, len(line))}\n" for line in lines)
 
 
 # ---- keys
@@ -65,7 +72,7 @@ def _key_new(arguments: argparse.Namespace) -> int:
         arguments,
         f"{path}: the private key, encrypted; it never leaves your hands",
         f"{public}: the public half, for whoever drafts",
-        f"keyid {key.keyid}",
+        f"keyid {words.spelled(key.keyid)}",
     )
     return 0
 
@@ -82,58 +89,53 @@ def _key_show(arguments: argparse.Namespace) -> int:
 def _init(arguments: argparse.Namespace) -> int:
     if arguments.online is None:
         raise UsageError("init: --online FILE is missing; `crateseal init` prints what goes there")
-    _refuse_taken(arguments.out, "--out")
-    draft = drafting.init(
-        drafting.read_online(arguments.online),
-        options.edits_from(arguments),
-        now=time.time(),
-        policy=options.policy_from(arguments),
-    )
-    return _write(arguments, draft)
+    half = drafting.read_online(arguments.online)
+    edits = options.edits_from(arguments)
+    policy = options.policy_from(arguments, half.delegation)
+    return _write(arguments, lambda: drafting.init(half, edits, now=time.time(), policy=policy))
 
 
 def _draft(arguments: argparse.Namespace) -> int:
-    _refuse_taken(arguments.out, "--out")
-    draft = drafting.draft(
-        ceremony.read_base(options.metadata_from(arguments)),
-        options.edits_from(arguments),
-        drafting.read_online(arguments.online) if arguments.online else None,
-        now=time.time(),
-        policy=options.policy_from(arguments),
+    base, edits = _base(arguments), options.edits_from(arguments)
+    policy = _policy(arguments, base)
+    half = drafting.read_online(arguments.online) if arguments.online else None
+    return _write(
+        arguments, lambda: drafting.draft(base, edits, half, now=time.time(), policy=policy)
     )
-    return _write(arguments, draft)
 
 
 def _rotate(arguments: argparse.Namespace) -> int:
-    _refuse_taken(arguments.out, "--out")
-    sole_role = arguments.roles[0] if len(arguments.roles) == 1 else None
-    draft = drafting.rotate(
-        ceremony.read_base(options.metadata_from(arguments)),
-        arguments.roles,
-        options.edits_from(arguments, sole_role),
-        DataFolder(arguments.data).keys if arguments.data else None,
-        now=time.time(),
-        policy=options.policy_from(arguments),
+    base, roles = _base(arguments), arguments.roles
+    edits = options.edits_from(arguments, roles[0] if len(roles) == 1 else None)
+    policy = _policy(arguments, base)
+    keys = DataFolder(arguments.data).keys if arguments.data else None
+    return _write(
+        arguments,
+        lambda: drafting.rotate(base, roles, edits, keys, now=time.time(), policy=policy),
     )
-    return _write(arguments, draft)
 
 
 def _resign(arguments: argparse.Namespace) -> int:
-    _refuse_taken(arguments.out, "--out")
-    base = ceremony.read_base(options.metadata_from(arguments))
-    policy = options.policy_from(arguments)
-    return _write(arguments, drafting.resign(base, arguments.roles, now=time.time(), policy=policy))
+    base = _base(arguments)
+    policy = _policy(arguments, base)
+    return _write(
+        arguments,
+        lambda: drafting.resign(base, arguments.roles, now=time.time(), policy=policy),
+    )
 
 
 def _adopt(arguments: argparse.Namespace) -> int:
-    _refuse_taken(arguments.out, "--out")
-    draft = drafting.adopt(
-        DataFolder(arguments.data),
-        options.edits_from(arguments),
-        now=time.time(),
-        policy=options.policy_from(arguments),
-    )
-    return _write(arguments, draft)
+    data, edits = DataFolder(arguments.data), options.edits_from(arguments)
+    policy = _policy(arguments, ceremony.read_base(MetadataFolder(data.metadata)))
+    return _write(arguments, lambda: drafting.adopt(data, edits, now=time.time(), policy=policy))
+
+
+def _base(arguments: argparse.Namespace) -> Mapping[str, RoleFile]:
+    return ceremony.read_base(options.metadata_from(arguments))
+
+
+def _policy(arguments: argparse.Namespace, base: Mapping[str, RoleFile]) -> Policy:
+    return options.policy_from(arguments, ceremony.offline_of(base).delegation)
 
 
 def _refuse_taken(path: Path, option: str) -> None:
@@ -141,11 +143,17 @@ def _refuse_taken(path: Path, option: str) -> None:
         raise UsageError(f"{option} {path}: a file is there; choose another name, or remove it")
 
 
-def _write(arguments: argparse.Namespace, draft: Draft) -> int:
+def _write(arguments: argparse.Namespace, make: Callable[[], Draft]) -> int:
     out: Path = arguments.out
-    drafts.write_new(out, draft)
-    proposal = examine(draft)
-    _say(arguments, *proposal.words(), "", *_who(proposal), "")
+    _refuse_taken(out, "--out")
+    # Before it is made: it may make keys, which nobody needs where it cannot be written.
+    with drafts.new_file(out) as put:
+        draft = make()
+        put(draft)
+    proposal = read_proposal(draft)
+    _say(arguments, *proposal.words(), "", *standing.who(proposal), "")
+    if getattr(arguments, "data", None):
+        _say(arguments, *drafting.services_left(DataFolder(arguments.data).keys, proposal))
     _say(arguments, f"{out}: give each of them a copy, to `tuf-repo sign {out.name} --key FILE`")
     return 0
 
@@ -166,59 +174,43 @@ def _sign(arguments: argparse.Namespace) -> int:
     if not arguments.yes and not _agrees(f"Sign {what} with key {signer.public_key.keyid[:8]}?"):
         sys.stderr.write("tuf-repo: nothing was signed\n")
         return 1
-    proposal = examine(ceremony.add_signatures(path, seen, signer))
-    _say(arguments, f"signed {what} with key {signer.public_key.keyid[:8]}", "", *_who(proposal))
+    proposal = read_proposal(ceremony.add_signatures(path, seen, signer))
+    _say(
+        arguments,
+        f"signed {what} with key {signer.public_key.keyid[:8]}",
+        "",
+        *standing.who(proposal),
+    )
     return 0
 
 
 def _agrees(question: str) -> bool:
     if not sys.stdin.isatty():
         raise UsageError("sign: nobody to ask here; read what it changes, then add --yes")
-    sys.stdout.write(f"{question} [y/N] ")
+    sys.stdout.write(f"{words.printable(question, len(question))} [y/N] ")
     sys.stdout.flush()
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 def _merge(arguments: argparse.Namespace) -> int:
     proposal = ceremony.merge(arguments.draft, arguments.others)
-    _say(arguments, *_who(proposal))
+    _say(arguments, *standing.who(proposal))
     return 0
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    proposal = ceremony.status(arguments.drafts)
+    if not arguments.drafts and arguments.data is None:
+        raise UsageError("status: a DRAFT, or --data DIR, is missing; see `tuf-repo status --help`")
+    proposal = ceremony.status(arguments.drafts) if arguments.drafts else None
+    keys = ceremony.idle_keys(DataFolder(arguments.data)) if arguments.data else None
     if arguments.json:
-        sys.stdout.write(json.dumps(_as_json(proposal), indent=2) + "\n")
-    else:
-        _say(arguments, *proposal.words(), "", *_who(proposal))
+        sys.stdout.write(json.dumps(standing.as_json(proposal, keys), indent=2) + "\n")
+        return 0
+    if proposal:
+        _say(arguments, *proposal.words(), "", *standing.who(proposal))
+    if keys is not None:
+        _say(arguments, *standing.idle(keys, proposal))
     return 0
-
-
-def _who(proposal: Proposal) -> list[str]:
-    return [line for count in proposal.counts() for line in words.who(count)]
-
-
-def _as_json(proposal: Proposal) -> dict[str, object]:
-    counts = proposal.counts()
-    return {
-        "complete": not any(count.lacks for count in counts),
-        "changes": list(proposal.words()),
-        "quorums": [
-            {
-                "role": count.role,
-                "whose": count.whose or None,
-                "threshold": count.threshold,
-                **{
-                    group: [
-                        {"keyid": key.keyid, "name": key.unrecognized_fields.get(X_NAME)}
-                        for key in keys
-                    ]
-                    for group, keys in (("signed", count.signed), ("missing", count.missing))
-                },
-            }
-            for count in counts
-        ],
-    }
 
 
 # ---- finishing
@@ -240,7 +232,8 @@ def _check(arguments: argparse.Namespace) -> int:
     found = 0
     for finding in check_data(folder, now=time.time()):
         found += 1
-        sys.stdout.write(f"{finding}\n")
+        text = str(finding)
+        sys.stdout.write(f"{words.printable(text, len(text))}\n")
     if found:
         raise CeremonyError(str(folder.path), "a sound repository", f"{found} findings, above")
     _say(arguments, f"{folder.path}: sound, from the root down")
@@ -334,11 +327,15 @@ COMMANDS = {
         (options.add_draft, options.add_others),
     ),
     "status": Command(
-        "say what a draft changes, who has signed it and who is missing, over all its copies",
-        "DRAFT … [--json]",
-        ("tuf-repo status draft.json", "tuf-repo status from-*.json --json"),
+        "say what a draft changes, who has signed, who is missing; and which online keys lie idle",
+        "DRAFT … [--data DIR] [--json]",
+        (
+            "tuf-repo status draft.json",
+            "tuf-repo status from-*.json --json",
+            "tuf-repo status --data /srv/crates",
+        ),
         _status,
-        (options.add_copies, options.add_json),
+        (options.add_any_copies, options.add_any_data, options.add_json),
     ),
     "finish": Command(
         "check a draft that enough have signed, and hand its files to the signer",

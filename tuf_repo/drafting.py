@@ -5,7 +5,7 @@ Rule: no key is made and nothing is written before the draft that needs it keeps
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from tuf_repo.drafts import Draft
 from tuf_repo.errors import CeremonyError, EditError
 from tuf_repo.folder import DataFolder
 from tuf_repo.keys import key_file
-from tuf_repo.online import make_beside
+from tuf_repo.online import file_beside, make_beside, references
 from tuf_repo.proposal import Proposal, propose
 from tuf_repo.storage import MetadataFolder
 
@@ -197,6 +197,19 @@ def adopt(data: DataFolder, edits: Edits, *, now: float, policy: Policy) -> Draf
         return propose(base, new, new.files, now, policy)
 
     return signed(_with_new_keys(data.keys, ONLINE, make), signer)
+
+
+def services_left(keys: Path, proposal: Proposal) -> Iterator[str]:
+    """Say where a key of a service makes room for a plain file, which nobody may have meant."""
+    elsewhere = references(keys)
+    for role in ONLINE if proposal.old else ():
+        before, after = (each.quorums[role].ids() for each in (proposal.old, proposal.new) if each)
+        left = [elsewhere[keyid] for keyid in before if keyid in elsewhere and keyid not in after]
+        if left and any(file_beside(keys, role, keyid).exists() for keyid in after):
+            yield (
+                f"{role}: the key at {left[0]} makes room for a plain file in {keys}; for another"
+                f" key of that kind draft again with --key {role}=FILE.pub"
+            )
 
 
 def _with_new_keys(

@@ -14,16 +14,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from securesystemslib.signer import Signature
 
-from tuf_repo.core.numbers import LIMIT
+from tuf_repo import durable, strict
 from tuf_repo.core.roles import ROOT, TARGETS
 from tuf_repo.core.root import Json
 from tuf_repo.errors import CeremonyError, TargetError
@@ -31,7 +30,6 @@ from tuf_repo.signing import canonical, file_bytes
 
 FORMAT = 1
 DRAFT_MAX_BYTES = 2_000_000
-_LONG_NUMBER_DIGITS = 17
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -76,9 +74,9 @@ class Draft:
         """Whether two are copies of one draft, whoever has signed them."""
         return (
             self.delegation == other.delegation
-            and self.base == other.base
-            and {role: file.signed for role, file in self.roles.items()}
-            == {role: file.signed for role, file in other.roles.items()}
+            and _data(self.base) == _data(other.base)
+            and {role: file.payload for role, file in self.roles.items()}
+            == {role: file.payload for role, file in other.roles.items()}
         )
 
     def with_signatures(self, more: Mapping[str, Mapping[str, str]]) -> Draft:
@@ -158,34 +156,12 @@ def merged(drafts: Sequence[tuple[str, Draft]]) -> Draft:
 def _load(where: str, data: bytes) -> Any:
     if len(data) > DRAFT_MAX_BYTES:
         raise CeremonyError(where, f"at most {DRAFT_MAX_BYTES} bytes", "more")
-
-    def refuse(what: str) -> NoReturn:
-        raise CeremonyError(where, "JSON that every reader reads alike", what)
-
-    def once(pairs: list[tuple[str, Any]]) -> Json:
-        names = [name for name, _ in pairs]
-        if len(set(names)) < len(names):
-            refuse(f"{next(name for name in names if names.count(name) > 1)!r} twice")
-        return dict(pairs)
-
-    def exact(text: str) -> int:
-        if len(text) > _LONG_NUMBER_DIGITS or abs(int(text)) >= LIMIT:
-            refuse(f"the number {text[:24]}, which is not below {LIMIT}")
-        return int(text)
-
     try:
-        value = json.loads(
-            data.decode(),
-            object_pairs_hook=once,
-            parse_int=exact,
-            parse_float=lambda text: refuse(f"the fraction {text[:24]}"),
-            parse_constant=refuse,
-        )
-        # A half of a character, spelled \ud800, is text for json but can be written by nobody.
-        json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        raise CeremonyError(where, "JSON, in UTF-8", "something else") from None
-    return value
+        return strict.load(data)
+    except ValueError as error:
+        raise CeremonyError(
+            where, "JSON, in UTF-8, that every reader reads alike", str(error)
+        ) from None
 
 
 def _role_files(where: str, value: object) -> dict[str, RoleFile]:
@@ -233,6 +209,11 @@ def _expect_roles(where: str, draft: Draft) -> None:
         raise CeremonyError(where, f"some of {', '.join(sorted(files))}", _listed(draft.roles))
 
 
+def _data(files: Mapping[str, RoleFile] | None) -> dict[str, bytes] | None:
+    # Bytes, as Python takes 1 and true for the same.
+    return None if files is None else {role: file.data for role, file in files.items()}
+
+
 def _listed(names: Mapping[str, object] | set[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
@@ -268,19 +249,35 @@ def write_new(path: Path, draft: Draft) -> None:
         CeremonyError: the name is taken.
         OSError: the disk.
     """
-    with _temporary(path, to_bytes(draft)) as temporary:
+    with new_file(path) as put:
+        put(draft)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Callable[[Draft], None]]:
+    """Hold a name that is free for a draft that is still to be made.
+
+    So whatever is made for it, a key say, is made only where it can be written. What is yielded
+    writes it; where that does not come about, nothing lies there in the end.
+
+    Raises:
+        CeremonyError: the name is taken.
+        OSError: the disk.
+    """
+    with ExitStack() as held:
         try:
-            # link(2), not rename(2): it never takes the place of what lies there.
-            os.link(temporary, path)
+            held.enter_context(durable.claimed(path))
         except FileExistsError:
             raise CeremonyError(
                 str(path), "a free name", "a file; choose another --out, or remove it"
             ) from None
-    _sync_folder(path.parent)
+        yield lambda draft: durable.replace(path, to_bytes(draft))
 
 
 def update(path: Path, change: Callable[[Draft], Draft]) -> Draft:
     """Read a draft, change it and put it back by one rename, with nobody else in between.
+
+    Where a link lies, that is the file which it leads to. Mode and, where possible, owner stay.
 
     Returns:
         What now lies there.
@@ -289,48 +286,19 @@ def update(path: Path, change: Callable[[Draft], Draft]) -> Draft:
         CeremonyError: it is no draft, or what `change` raises; nothing was changed then.
         OSError: the disk.
     """
+    path = Path(os.path.realpath(path, strict=True))
     with _locked(path):
         draft = read(path)
         changed = change(draft)
         if changed != draft:
-            with _temporary(path, to_bytes(changed)) as temporary:
-                os.rename(temporary, path)
-            _sync_folder(path.parent)
+            durable.replace(path, to_bytes(changed))
         return changed
-
-
-def write_all(folder: Path, files: Sequence[tuple[str, bytes]]) -> None:
-    """Write files, all of them durable before the first has its name; the names in this order.
-
-    As root, they are given to the owner of the folder: the signer must be able to take them away.
-
-    Raises:
-        OSError: the disk; the files before the failed one are there.
-    """
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        _give_to_owner_of(folder.parent, folder)
-    with ExitStack() as stack:
-        whole = [
-            (stack.enter_context(_temporary(folder / name, data)), folder / name)
-            for name, data in files
-        ]
-        for temporary, path in whole:
-            _give_to_owner_of(folder, temporary)
-            os.rename(temporary, path)
-    _sync_folder(folder)
-
-
-def _give_to_owner_of(folder: Path, path: Path) -> None:
-    if os.geteuid() == 0:
-        owner = os.stat(folder)
-        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     while True:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = _open_to_lock(path)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             # Who held it before us has put another file under this name: lock that one.
@@ -341,24 +309,9 @@ def _locked(path: Path) -> Iterator[None]:
             os.close(fd)
 
 
-@contextmanager
-def _temporary(path: Path, data: bytes) -> Iterator[Path]:
-    """Write a file beside `path`, durable; what is left of it at the end is removed."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+def _open_to_lock(path: Path) -> int:
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        # For writing: a network folder locks nothing else.
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -50,7 +50,8 @@ def in_one_line(error: Exception) -> str:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         advice = _ADVICE.get(error.errno or 0, "run it again with -vv for more")
-        return f"{where}{error.strerror or error}; {advice}"
+        line = f"{where}{error.strerror or error}; {advice}"
+        return printable(line, len(line))
     text = " ".join(printable(str(error), len(str(error))).split())
     if exit_code_of(error) == OUR_MISTAKE:
         return f"a mistake of ours: {type(error).__name__}: {text}; run it with -vv and report it"

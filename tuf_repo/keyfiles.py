@@ -11,7 +11,6 @@ import json
 import os
 import stat
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
-from tuf_repo import pkcs8
+from tuf_repo import durable, pkcs8, strict
 from tuf_repo.core.publickeys import ECDSA, ED25519, OUR_KINDS, canonical_key, is_ours
 from tuf_repo.errors import KeyFileError
 
@@ -158,11 +157,14 @@ def read_public_named(path: Path) -> tuple[SSlibKey, str | None]:
         raise KeyFileError(str(path), "a public key", error.strerror or "nothing") from None
     fields = parse_object(str(path), data)
     name = fields.pop("name", None)
-    if name is not None and not (
-        isinstance(name, str) and len(name) <= NAME_MAX_CHARS and name.isprintable()
-    ):
+    if name is not None and not is_name(name):
         raise KeyFileError(str(path), f"a name of at most {NAME_MAX_CHARS} characters", repr(name))
     return parse_public(str(path), fields), name
+
+
+def is_name(value: object) -> bool:
+    """Whether a key may carry this as its name: every reader of a ceremony sees it."""
+    return isinstance(value, str) and len(value) <= NAME_MAX_CHARS and value.isprintable()
 
 
 def parse_public(subject: str, fields: object) -> SSlibKey:
@@ -194,9 +196,9 @@ def parse_object(subject: str, data: bytes) -> dict[str, Any]:
         KeyFileError: it is none.
     """
     try:
-        value = json.loads(data, object_pairs_hook=_once, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        # Outside of a handler below: what the parser says may quote the file.
+        value = strict.load(data)
+    except ValueError:
+        # Outside of a handler below: what is in the way may quote the file.
         value = None
     if not isinstance(value, dict):
         raise KeyFileError(subject, "a JSON object, each name once", "something else")
@@ -219,62 +221,21 @@ def _decode(pem: bytes, passphrase: bytes | None) -> object:
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with suppress(FileNotFoundError):
-        os.unlink(temporary)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
-            _give_to_owner_of(path.parent, file.fileno())
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # link(2), not rename(2): it never takes the place of a key that came there meanwhile.
-        os.link(temporary, path)
+        durable.write_new(path, data, mode)
     except FileExistsError:
-        there = True
+        is_there = True
     else:
-        there = False
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-    if there:
+        is_there = False
+    if is_there:
         raise KeyFileError(str(path), "no file there yet", "one that is there")
-    sync_folder(path.parent)
-    sync_folder(path.parent.parent)
-
-
-def _give_to_owner_of(folder: Path, fd: int) -> None:
-    """As root beside the keys of a signer with a user of its own: that user must read it."""
-    if os.geteuid() == 0:
-        owner = os.stat(folder)
-        os.fchown(fd, owner.st_uid, owner.st_gid)
-
-
-def sync_folder(folder: Path) -> None:
-    """Return when the names in a folder are on the disk."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    durable.sync_folder(path.parent.parent)
 
 
 def _bounded(path: Path, data: bytes) -> bytes:
     if len(data) > FILE_MAX_BYTES:
         raise KeyFileError(str(path), f"at most {FILE_MAX_BYTES} bytes", "more")
     return data
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) != len(names):
-        raise ValueError("a name stands twice")
-    return dict(pairs)
-
-
-def _no_constant(_text: str) -> None:
-    raise ValueError("NaN or infinity")
 
 
 def _names(value: object) -> str:

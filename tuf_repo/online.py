@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Container, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,10 +88,37 @@ def make_beside(folder: Path, roles: Iterable[str]) -> dict[str, Key]:
         first = folder / f".{role}.new.pem"
         first.unlink(missing_ok=True)
         key = keyfiles.create(first, ED25519, None)
-        os.rename(first, folder / f"{role}-{key.keyid[:_KEYID_CHARS]}.pem")
+        os.rename(first, file_beside(folder, role, key.keyid))
         durable.sync_folder(folder)
         made[role] = key
     return made
+
+
+def file_beside(folder: Path, role: str, keyid: str) -> Path:
+    """Where a key lies that was made beside others."""
+    return folder / f"{role}-{keyid[:_KEYID_CHARS]}.pem"
+
+
+def unnamed_keys(folder: Path, trust: Trust) -> dict[Path, Key]:
+    """Return the online keys that the metadata does not name; what cannot be read is left out."""
+    named = [key for keys in named_keys(trust).values() for key in keys]
+    found: dict[Path, Key] = {}
+    for path in sorted(path for role in ONLINE_ROLES for path in _files(folder, role)):
+        with suppress(KeyFileError):
+            key = _public(path)
+            if not any(same_key(key, each) for each in named):
+                found[path] = key
+    return found
+
+
+def references(folder: Path) -> dict[str, str]:
+    """Return where the keys are that are elsewhere: keyid -> URI."""
+    found: dict[str, str] = {}
+    for path in (path for role in ONLINE_ROLES for path in _named(folder, role, "json")):
+        with suppress(KeyFileError):
+            uri, public, _ = _read_reference(path)
+            found[public.keyid] = uri
+    return found
 
 
 def remove_replaced(
@@ -153,20 +181,31 @@ def _load(path: Path) -> Signer:
     return keyfiles.load(path, None)
 
 
-def _load_reference(path: Path) -> Signer:
+def _public(path: Path) -> Key:
+    if path.suffix == ".json":
+        return _read_reference(path)[1]
+    return keyfiles.load(path, None).public_key
+
+
+def _read_reference(path: Path) -> tuple[str, Key, str | None]:
     fields = keyfiles.parse_object(str(path), keyfiles.read_private(path, "a reference to a key"))
     uri, secret_file = fields.get("uri"), fields.get("secret_file")
     if not isinstance(uri, str) or set(fields) - {"uri", "public", "secret_file"}:
         raise KeyFileError(str(path), "uri, public, and perhaps secret_file", ", ".join(fields))
     if not isinstance(secret_file, str | None):
         raise KeyFileError(str(path), "a path as secret_file", type(secret_file).__name__)
+    return uri, keyfiles.parse_public(str(path), fields.get("public")), secret_file
+
+
+def _load_reference(path: Path) -> Signer:
+    uri, public, secret_file = _read_reference(path)
 
     def ask(what: str) -> bytes:
         if secret_file is None:
             raise KeyFileError(str(path), f"a secret_file with the {what}", "none")
         return keyfiles.read_private(path.parent / secret_file, f"the {what}").removesuffix(b"\n")
 
-    return load_signer(uri, ask, keyfiles.parse_public(str(path), fields.get("public")))
+    return load_signer(uri, ask, public)
 
 
 def _files(folder: Path, role: str) -> list[Path]:

@@ -107,7 +107,9 @@ def add_new_key(parser: argparse.ArgumentParser) -> None:
 
 def add_name(parser: argparse.ArgumentParser) -> None:
     """A name for a public key."""
-    parser.add_argument("--name", metavar="TEXT", help="whose key it is; everybody sees it")
+    parser.add_argument(
+        "--name", metavar="TEXT", type=_name, help="whose key it is; everybody sees it"
+    )
 
 
 def add_uri(parser: argparse.ArgumentParser) -> None:
@@ -146,6 +148,23 @@ def add_copies(parser: argparse.ArgumentParser) -> None:
     """A draft, and copies of it."""
     parser.add_argument(
         "drafts", metavar="DRAFT", type=Path, nargs="+", help="the draft, and copies of it"
+    )
+
+
+def add_any_copies(parser: argparse.ArgumentParser) -> None:
+    """`status`: a draft and copies of it, or none."""
+    parser.add_argument(
+        "drafts", metavar="DRAFT", type=Path, nargs="*", help="the draft, and copies of it"
+    )
+
+
+def add_any_data(parser: argparse.ArgumentParser) -> None:
+    """`status`: the signing machine's folder, where its keys are asked for."""
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        help=f"{_DATA_HELP}: list the online keys there that nothing published names",
     )
 
 
@@ -265,32 +284,36 @@ def edits_from(arguments: argparse.Namespace, sole_role: str | None = None) -> E
         added.setdefault(role, []).append(read_key(Path(file)))
     dropped: dict[str, list[str]] = {}
     for role, text in _pairs("--drop", getattr(arguments, "drop", []), sole_role):
-        keyid = keyfiles.read_public(Path(text)).keyid if text.endswith(".pub") else text
+        keyid = (
+            keyfiles.read_public(Path(text)).keyid
+            if text.endswith(".pub")
+            else text.replace(" ", "")  # As it is shown, in groups.
+        )
         dropped.setdefault(role, []).append(keyid)
     thresholds = {
         role: _number("--threshold", text)
-        for role, text in _pairs("--threshold", arguments.threshold, sole_role)
+        for role, text in _once_each("--threshold", arguments.threshold, sole_role)
     }
     return Edits(added, dropped, thresholds=thresholds, bits=arguments.bin_bits)
 
 
-def policy_from(arguments: argparse.Namespace) -> Policy:
+def policy_from(arguments: argparse.Namespace, delegation: str) -> Policy:
     """Return how long the offline roles live.
 
     Raises:
-        UsageError: a text is not of its form.
+        UsageError: a text is not of its form, or names a role that is none.
     """
+    fields = {ROOT: "root_seconds", TARGETS: "targets_seconds", delegation: "delegation_seconds"}
     policy = Policy()
-    for role, text in _pairs("--days", arguments.days, None):
+    for role, text in _once_each("--days", arguments.days, None):
         seconds = _number("--days", text) * DAY
         if seconds <= 0 or role in ONLINE:
             raise UsageError(f"--days {role}={text}: expected a day or more, for an offline role")
-        if role == ROOT:
-            policy = replace(policy, root_seconds=seconds)
-        elif role == TARGETS:
-            policy = replace(policy, targets_seconds=seconds)
-        else:
-            policy = replace(policy, delegation_seconds=seconds)
+        if role not in fields:
+            near = difflib.get_close_matches(role.lower(), fields, 1)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(fields)}"
+            raise UsageError(f"--days {role}={text}: no such role; {hint}")
+        policy = replace(policy, **{fields[role]: seconds})
     return policy
 
 
@@ -321,6 +344,23 @@ def _pairs(option: str, texts: Iterable[str], sole_role: str | None) -> list[tup
             raise UsageError(f"{option} {text}: expected {option} ROLE=…, as in {option} root=…")
         pairs.append((role, value))
     return pairs
+
+
+def _once_each(option: str, texts: Iterable[str], sole_role: str | None) -> list[tuple[str, str]]:
+    pairs = _pairs(option, texts, sole_role)
+    roles = [role for role, _ in pairs]
+    for role in roles:
+        if roles.count(role) > 1:
+            raise UsageError(f"{option} {role}=…: expected once, got it twice")
+    return pairs
+
+
+def _name(text: str) -> str:
+    if not text or not keyfiles.is_name(text):
+        raise argparse.ArgumentTypeError(
+            f"expected 1 to {keyfiles.NAME_MAX_CHARS} visible characters"
+        )
+    return text
 
 
 def _number(option: str, text: str) -> int:

@@ -1,4 +1,4 @@
-"""A draft, examined: what it says, whether it may be signed, who has, who is asked still.
+"""A draft, read: what it says, whether it may be signed, who has, who is asked still.
 
 Every signer's machine does this for itself, with nothing but the draft.
 """
@@ -20,17 +20,19 @@ from tuf_repo.core.root import (
     changed_files,
     next_files,
     read_offline,
+    refuse_versions,
     stamp_of,
 )
 from tuf_repo.core.times import to_text
 from tuf_repo.core.update import file_name
 from tuf_repo.drafts import Draft, RoleFile
 from tuf_repo.errors import CeremonyError, EditError
+from tuf_repo.loading import Trust, establish
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What a draft says; `examine` is the only maker."""
+    """What a draft says; `read_proposal` is the only maker."""
 
     draft: Draft
     old: Offline | None
@@ -76,7 +78,7 @@ def fingerprint(root: bytes) -> str:
     return hashlib.sha256(root).hexdigest()
 
 
-def examine(draft: Draft) -> Proposal:
+def read_proposal(draft: Draft) -> Proposal:
     """Read a draft and look whether its people may sign it.
 
     1. What it starts from is whole, and signed by its own quorums.
@@ -94,15 +96,29 @@ def examine(draft: Draft) -> Proposal:
     before: dict[str, Stamp] = {}
     if draft.base is not None:
         old, before = _read(draft.base, draft.delegation)
-        _refuse_unsigned_base(draft.base, draft.delegation, before)  # 1.
+        trust_of(draft.base, draft.delegation)  # 1.
     new, stamps = _read(draft.files, draft.delegation)  # 2.
     refuse_broken_rules(old, new)
-    _refuse_versions(new, before, stamps, draft.roles)  # 3.
+    refuse_versions(new, before, stamps, draft.roles)  # 3.
     for role, file in draft.roles.items():  # 4.
         refuse_bad_signatures(role, asked(role, old, new), file.payload, file.signatures)
     for role in sorted(_unmet(draft.base or {}, new) - set(draft.roles)):  # 5.
         raise CeremonyError("draft", f"{role} in it, as its keys or threshold change", "none")
     return Proposal(draft, old, new, before, {role: stamps[role] for role in draft.roles})
+
+
+def trust_of(base: Mapping[str, RoleFile], delegation: str) -> Trust:
+    """Verify what a draft starts from, as far as it can vouch for itself.
+
+    Raises:
+        MetadataError: a file is not signed by the quorum that the others name.
+    """
+    versions = {role: stamp_of(role, file.signed).version for role, file in base.items()}
+    names = {role: f"base: {file_name(role, version)}" for role, version in versions.items()}
+    root = verify.root(names[ROOT], base[ROOT].data, None, versions[ROOT])
+    targets = verify.targets(names[TARGETS], base[TARGETS].data, TARGETS, root, None)
+    below = verify.targets(names[delegation], base[delegation].data, delegation, targets, None)
+    return establish(root, targets, below, {role: file.data for role, file in base.items()})
 
 
 def propose(
@@ -128,7 +144,7 @@ def propose(
         )
     signed = next_files(before or None, new, wanted, now, policy)
     roles = {role: RoleFile(part) for role, part in signed.items()}
-    return examine(Draft(new.delegation, base, roles))
+    return read_proposal(Draft(new.delegation, base, roles))
 
 
 def refuse_expired(proposal: Proposal, now: float) -> None:
@@ -150,36 +166,6 @@ def _read(files: Mapping[str, RoleFile], delegation: str) -> tuple[Offline, dict
     signed = {role: file.signed for role, file in files.items()}
     offline = read_offline(signed, delegation)
     return offline, {role: stamp_of(role, part) for role, part in signed.items()}
-
-
-def _refuse_unsigned_base(
-    base: Mapping[str, RoleFile], delegation: str, stamps: Mapping[str, Stamp]
-) -> None:
-    names = {role: f"base: {file_name(role, stamp.version)}" for role, stamp in stamps.items()}
-    root = verify.root(names[ROOT], base[ROOT].data, None, stamps[ROOT].version)
-    targets = verify.targets(names[TARGETS], base[TARGETS].data, TARGETS, root, None)
-    verify.targets(names[delegation], base[delegation].data, delegation, targets, None)
-
-
-def _refuse_versions(
-    new: Offline,
-    before: Mapping[str, Stamp],
-    stamps: Mapping[str, Stamp],
-    fresh: Collection[str],
-) -> None:
-    wanted = before[ROOT].version + 1 if before else 1
-    # TUF 5.3.5: a root is exactly one newer, so that clients can walk the chain.
-    if ROOT in fresh and stamps[ROOT].version != wanted:
-        raise CeremonyError("root in the draft", f"version {wanted}", str(stamps[ROOT].version))
-    below = new.files[1:]
-    highest = max(before[role].version for role in below) if before else 0
-    for role in below:
-        if role in fresh and stamps[role].version <= highest:
-            raise CeremonyError(
-                f"{role} in the draft", f"a version above {highest}", str(stamps[role].version)
-            )
-    if len({stamps[role].version for role in below}) < len(below):
-        raise CeremonyError("draft", f"different versions of {' and '.join(below)}", "the same")
 
 
 def _unmet(base: Mapping[str, RoleFile], new: Offline) -> set[str]:

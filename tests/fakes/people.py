@@ -13,7 +13,7 @@ from tuf_repo.core.roles import Policy
 from tuf_repo.core.root import ONLINE, X_NAME, Quorum
 from tuf_repo.drafts import RoleFile
 from tuf_repo.folder import DataFolder
-from tuf_repo.proposal import examine
+from tuf_repo.proposal import read_proposal
 
 OUTSIDE = {"now": NOW, "policy": Policy()}
 
@@ -61,7 +61,7 @@ class People:
 def signed_by(draft, *people):
     """Sign a draft, one after the other, without its file."""
     for person in people:
-        draft = signed(examine(draft), person.signer)
+        draft = signed(read_proposal(draft), person.signer)
     return draft
 
 

@@ -27,7 +27,7 @@ from tuf_repo.drafts import Draft, RoleFile
 from tuf_repo.errors import CeremonyError, KeyFileError, MetadataError
 from tuf_repo.folder import DataFolder
 from tuf_repo.online import OnlineKeys
-from tuf_repo.proposal import examine, fingerprint, propose, refuse_expired
+from tuf_repo.proposal import fingerprint, propose, read_proposal, refuse_expired
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +70,14 @@ def test_a_draft_that_was_edited_after_a_signature_is_refused(people, base):
     draft = signed_by(people.init(), people.root[0])
     edited = edit(draft, "root", lambda part: part.update(expires="2099-01-01T00:00:00Z"))
     with pytest.raises(CeremonyError, match="changed after it; start from an untouched copy"):
-        examine(edited)
+        read_proposal(edited)
 
 
 def test_a_draft_whose_versions_do_not_go_on_is_refused(people, base):
     draft = draft_of(base, Edits(thresholds={"root": 4, "crates": 3}))
     for role, version in (("root", 1), ("root", 3), ("targets", 2), ("crates", 2), ("crates", 3)):
         with pytest.raises(CeremonyError, match="version"):
-            examine(edit(draft, role, lambda part, v=version: part.update(version=v)))
+            read_proposal(edit(draft, role, lambda part, v=version: part.update(version=v)))
 
 
 def test_a_base_that_its_own_quorums_did_not_sign_is_refused(people, base):
@@ -85,7 +85,7 @@ def test_a_base_that_its_own_quorums_did_not_sign_is_refused(people, base):
         unsigned = {**base, role: RoleFile(base[role].signed)}
         draft = Draft("crates", unsigned, drafting.resign(base, ["root"], **OUTSIDE).roles)
         with pytest.raises(MetadataError, match=rf"base: \d\.{role}\.json"):
-            examine(draft)
+            read_proposal(draft)
 
 
 def test_a_draft_that_breaks_a_rule_is_refused_by_every_signer(people, base):
@@ -95,11 +95,11 @@ def test_a_draft_that_breaks_a_rule_is_refused_by_every_signer(people, base):
         part["roles"]["root"]["threshold"] = 9
 
     with pytest.raises(CeremonyError, match="threshold"):
-        examine(edit(draft, "root", lower))
+        read_proposal(edit(draft, "root", lower))
 
 
 def test_a_draft_is_signed_before_it_expires_only(people):
-    proposal = examine(people.init())
+    proposal = read_proposal(people.init())
     ends = proposal.after["root"].expires
     refuse_expired(proposal, ends - 1)
     with pytest.raises(CeremonyError, match="make a new draft, or set this clock"):
@@ -118,7 +118,7 @@ def test_a_signer_who_keeps_the_root_sees_a_foreign_base(people, base, tmp_path)
 
 
 def test_what_a_draft_says_it_starts_from_is_shown(people, base):
-    lines = list(examine(draft_of(base, Edits(thresholds={"root": 4}))).words())
+    lines = list(read_proposal(draft_of(base, Edits(thresholds={"root": 4}))).words())
     assert lines[0] == f"starts from root 1, sha256 {fingerprint(base['root'].data)}"
     assert lines[2] == "root: 4 of 5 must sign (before: 3 of 5)"
 
@@ -207,6 +207,17 @@ def test_a_bad_signature_is_merged_into_nothing(people, tmp_path):
     with pytest.raises(CeremonyError, match="does not fit"):
         ceremony.merge(path, [copy_of])
     assert path.read_bytes() == before
+
+
+def test_of_several_copies_the_bad_one_is_named(people, tmp_path):
+    draft = people.init()
+    good = file_of(tmp_path, signed_by(draft, people.root[0]), "good.json")
+    text = next(iter(drafts.read(good).roles["root"].signatures.values()))
+    forged = draft.with_signatures({"root": {people.root[1].key.keyid: text}})
+    bad = file_of(tmp_path, forged, "bad.json")
+    for copies in ([good, bad], [bad, good]):
+        with pytest.raises(CeremonyError, match=r"bad\.json: root in the draft: .* does not fit"):
+            ceremony.status(copies)
 
 
 # --- finishing
@@ -302,7 +313,7 @@ def test_each_later_ceremony_builds_on_the_one_before(people, base):
         edits = Edits({"root": [new.key]}, {"root": [leaver.key.keyid]})
         draft = signed_by(draft_of(now, edits), leaver, *quorum[:2], new)
         quorum.append(new)
-        assert not any(count.lacks for count in examine(draft).counts())
+        assert not any(count.lacks for count in read_proposal(draft).counts())
         now = in_force(now, draft)
         chain.append(now["root"].data)
     roots = [Metadata.from_bytes(data) for data in chain]
@@ -334,7 +345,7 @@ def test_a_root_without_its_publication_waits_for_the_signer(people, repository)
 
 def test_a_proposal_is_made_and_examined_by_the_same_rules(people, base):
     proposal = propose(base, ceremony.offline_of(base), ["root"], NOW, Policy())
-    assert examine(proposal.draft) == proposal
+    assert read_proposal(proposal.draft) == proposal
 
 
 def test_a_finished_succession_has_its_online_keys_at_hand(people, repository):

@@ -15,8 +15,9 @@ from tests.fakes.tuf import NOW, Repository
 from tests.support.ceremony import TUF_REPO, environment
 from tuf_repo import drafting, drafts, errors, exits, keyfiles
 from tuf_repo.cli import COMMANDS, main
+from tuf_repo.core.words import spelled
 from tuf_repo.exits import OUR_MISTAKE, exit_code_of, in_one_line
-from tuf_repo.proposal import examine
+from tuf_repo.proposal import read_proposal
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +141,11 @@ def test_wrong_usage_is_one_line_and_exit_2(words, said, capsys):
         (["--threshold", "root=²"], "expected a number"),
         (["--days", "bins=3"], "for an offline role"),
         (["--days", "root=0"], "a day or more"),
+        (["--days", "rooot=3"], "no such role; did you mean root?"),
+        (["--days", "Targets=3"], "no such role; did you mean targets?"),
+        (["--days", "zzz=3"], "expected one of root, targets, crates"),
+        (["--days", "root=3", "--days", "root=4"], "--days root=…: expected once, got it twice"),
+        (["--threshold", "root=3", "--threshold", "root=1"], "expected once, got it twice"),
     ],
 )
 def test_a_word_of_the_wrong_form_is_exit_2(words, said, capsys, tmp_path, people):
@@ -207,7 +213,7 @@ def test_init_says_who_becomes_what(tmp_path, people, capsys):
     out = capsys.readouterr().out
     assert "root 1: 4 of 5 must sign" in out
     assert "1024 bins" in out
-    assert f"root: key {people.root[1].key.keyid[:8]} (root 1, ecdsa)" in out
+    assert f"root: key {spelled(people.root[1].key.keyid)} (root 1, ecdsa)" in out
     assert main(init_words(tmp_path, people)) == 2
     assert "a file is there" in error_of(capsys)
 
@@ -215,7 +221,7 @@ def test_init_says_who_becomes_what(tmp_path, people, capsys):
 def test_how_long_a_role_lives_can_be_said(tmp_path, people):
     days = ["--days", "root=10", "--days", "targets=20", "--days", "crates=30", "-q"]
     assert main(init_words(tmp_path, people, *days)) == 0
-    after = examine(drafts.read(tmp_path / "draft.json")).after
+    after = read_proposal(drafts.read(tmp_path / "draft.json")).after
     root = after["root"].expires
     assert [after[role].expires - root for role in ("targets", "crates")] == [864_000, 1_728_000]
 
@@ -238,7 +244,8 @@ def test_a_change_is_drafted_from_a_data_folder_or_its_metadata(tmp_path, people
         out = str(tmp_path / f"{number}.json")
         words = ["draft", *source, "--key", f"root={public}", "--out", out]
         assert main(words) == 0
-        assert f"root: key in: {new.key.keyid[:8]} (new, ed25519)" in capsys.readouterr().out
+        said = f"root: key in: {spelled(new.key.keyid)} (new, ed25519)"
+        assert said in capsys.readouterr().out
     nothing = ["draft", "--data", str(repository.base), "--out", str(tmp_path / "n.json")]
     assert main(nothing) == 2
     assert "tuf-repo resign" in error_of(capsys)
@@ -357,17 +364,6 @@ def test_status_merge_and_finish_in_words_and_json(tmp_path, people, capsys):
     out = capsys.readouterr().out
     assert "root 1, sha256 " in out
     assert "a running signer takes these files" in out
-
-
-def test_check_names_what_is_wrong(tmp_path, capsys):
-    repository = published(tmp_path / "data", time.time())
-    assert main(["check", "--data", str(repository.base)]) == 0
-    assert "sound, from the root down" in capsys.readouterr().out
-    (repository.metadata / "1.targets.json").write_bytes(b"{}")
-    assert main(["check", "--data", str(repository.base)]) == 1
-    captured = capsys.readouterr()
-    assert "1.targets.json: expected" in captured.out
-    assert captured.err.splitlines()[-1].endswith("findings, above")
 
 
 def test_a_full_disk_leaves_no_half_of_a_draft(tmp_path, people):

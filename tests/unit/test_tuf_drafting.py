@@ -21,7 +21,7 @@ from tuf_repo.core.edits import Edits
 from tuf_repo.core.roles import Policy
 from tuf_repo.errors import CeremonyError, EditError
 from tuf_repo.folder import DataFolder
-from tuf_repo.proposal import examine, fingerprint
+from tuf_repo.proposal import fingerprint, read_proposal
 from tuf_repo.storage import MetadataFolder
 
 
@@ -49,7 +49,7 @@ def repository(tmp_path):
 
 
 def test_the_first_draft_has_the_default_thresholds(people):
-    proposal = examine(people.init())
+    proposal = read_proposal(people.init())
     assert {role: q.threshold for role, q in proposal.new.quorums.items()} == {
         "root": 3,
         "targets": 2,
@@ -63,7 +63,7 @@ def test_the_first_draft_has_the_default_thresholds(people):
 
 
 def test_any_m_of_n_can_be_asked_for(people):
-    proposal = examine(people.init(thresholds={"root": 5, "targets": 1, "crates": 3}))
+    proposal = read_proposal(people.init(thresholds={"root": 5, "targets": 1, "crates": 3}))
     counts = {count.role: count.threshold for count in proposal.counts()}
     assert counts == {"root": 5, "targets": 1, "crates": 3}
 
@@ -99,9 +99,9 @@ def test_the_old_quorum_and_the_new_one_sign_a_root(people, base):
     new = [Person(f"new {n}") for n in range(5)]
     edits = Edits(replaced={"root": [each.key for each in new]})
     draft = signed_by(draft_of(base, edits), *new[:3])
-    assert [(c.whose, c.lacks) for c in examine(draft).counts()] == [("old", 3), ("new", 0)]
+    assert [(c.whose, c.lacks) for c in read_proposal(draft).counts()] == [("old", 3), ("new", 0)]
     draft = signed_by(draft, *people.root[2:5])
-    assert not any(count.lacks for count in examine(draft).counts())
+    assert not any(count.lacks for count in read_proposal(draft).counts())
 
 
 def test_a_role_that_the_new_quorum_has_not_signed_comes_in_by_itself(people, base):
@@ -121,7 +121,7 @@ def test_a_draft_without_that_role_is_not_signed_by_anybody(people, base):
     draft = draft_of(base, Edits(thresholds={"crates": 3}))
     cut = replace(draft, roles={"targets": draft.roles["targets"]})
     with pytest.raises(CeremonyError, match="crates in it, as its keys or threshold change"):
-        examine(cut)
+        read_proposal(cut)
 
 
 def test_a_stolen_bins_key_is_replaced_through_crates_alone(people, base):
@@ -133,7 +133,7 @@ def test_new_online_keys_of_another_machine_come_in_by_their_file(people, base):
     other = People().half()
     draft = draft_of(base, Edits(), other)
     assert set(draft.roles) == {"root", "crates"}
-    new = examine(draft).new
+    new = read_proposal(draft).new
     assert {r: new.quorums[r].ids() for r in other.keys} == {
         role: [key.keyid] for role, key in other.keys.items()
     }
@@ -150,7 +150,7 @@ def test_resigning_changes_versions_and_expiry_only(people, base):
     later = NOW + 90 * 86_400
     draft = drafting.resign(base, [], now=later, policy=Policy())
     assert [f.signed["version"] for f in draft.roles.values()] == [2, 3, 4]
-    proposal = examine(draft)
+    proposal = read_proposal(draft)
     assert proposal.old == proposal.new
     assert proposal.after["root"].expires == later + Policy().root_seconds
     assert set(drafting.resign(base, ["targets"], **OUTSIDE).roles) == {"targets"}
@@ -162,7 +162,7 @@ def test_rotating_a_persons_key_says_both_keys(people, base):
     old, new = people.crates[0].key, Person("new").key
     edits = Edits({"crates": [new]}, {"crates": [old.keyid[:8]]})
     draft = drafting.rotate(base, ["crates"], edits, None, **OUTSIDE)
-    assert old.keyid not in examine(draft).new.quorums["crates"].ids()
+    assert old.keyid not in read_proposal(draft).new.quorums["crates"].ids()
     for part in (Edits(edits.added), Edits(dropped=edits.dropped)):
         with pytest.raises(EditError, match="the old and the new"):
             drafting.rotate(base, ["crates"], part, None, **OUTSIDE)
@@ -172,7 +172,7 @@ def test_rotating_online_keys_makes_them_beside_the_old(repository):
     data = data_of(repository)
     base = ceremony.read_base(MetadataFolder(data.metadata))
     draft = drafting.rotate(base, ["snapshot", "bins"], Edits(), data.keys, **OUTSIDE)
-    proposal = examine(draft)
+    proposal = read_proposal(draft)
     for role in ("snapshot", "bins"):
         (new,) = proposal.new.quorums[role].ids()
         assert new not in proposal.old.quorums[role].ids()
@@ -184,7 +184,7 @@ def test_rotating_online_keys_makes_them_beside_the_old(repository):
 def test_an_online_key_elsewhere_is_rotated_by_its_public_half(base):
     new = Person("a token").key
     draft = drafting.rotate(base, ["bins"], Edits({"bins": [new]}), None, **OUTSIDE)
-    assert examine(draft).new.quorums["bins"].ids() == [new.keyid]
+    assert read_proposal(draft).new.quorums["bins"].ids() == [new.keyid]
     with pytest.raises(EditError, match="--data DIR, to make a key in"):
         drafting.rotate(base, ["bins"], Edits(), None, **OUTSIDE)
 
@@ -197,7 +197,7 @@ def test_no_key_is_made_for_a_draft_that_breaks_a_rule(repository):
         drafting.rotate(base, ["snapshot"], Edits(bits=13), data.keys, **OUTSIDE)
     assert sorted(os.listdir(data.keys)) == before
     draft = drafting.rotate(base, ["snapshot", "timestamp"], Edits(bits=13), data.keys, **OUTSIDE)
-    assert examine(draft).new.bits == 13
+    assert read_proposal(draft).new.bits == 13
 
 
 # --- from a trial to people
@@ -206,7 +206,7 @@ def test_no_key_is_made_for_a_draft_that_breaks_a_rule(repository):
 def test_adopting_replaces_every_key_and_is_signed_by_the_trial(people, repository):
     data = data_of(repository)
     draft = drafting.adopt(data, people.edits(), **OUTSIDE)
-    proposal = examine(draft)
+    proposal = read_proposal(draft)
     olds = {key.keyid for q in proposal.old.quorums.values() for key in q.keys}
     news = {key.keyid for q in proposal.new.quorums.values() for key in q.keys}
     assert not olds & news

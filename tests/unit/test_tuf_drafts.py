@@ -13,9 +13,10 @@ from tests.fakes.people import OUTSIDE, People, Person, signed_by
 from tuf_repo import drafting, drafts
 from tuf_repo.ceremony import signed
 from tuf_repo.core.edits import Edits
+from tuf_repo.core.root import as_text
 from tuf_repo.drafts import DRAFT_MAX_BYTES, RoleFile
 from tuf_repo.errors import CeremonyError, RepositoryError
-from tuf_repo.proposal import examine
+from tuf_repo.proposal import read_proposal
 
 
 @pytest.fixture(scope="module")
@@ -205,18 +206,51 @@ def test_many_signers_at_once_on_one_file_lose_nothing(tmp_path, draft):
     assert os.listdir(tmp_path) == ["draft.json"]
 
 
-def test_files_are_written_in_their_order_and_over_older_ones(tmp_path):
-    folder = tmp_path / "ceremony"
-    drafts.write_all(folder, [("2.crates.json", b"a"), ("1.root.json", b"b")])
-    drafts.write_all(folder, [("2.crates.json", b"a")])
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
-        "2.crates.json": b"a",
-        "1.root.json": b"b",
-    }
+def test_a_signed_draft_keeps_its_mode_and_its_owner(tmp_path, people, draft):
+    """In a folder that people share, the second signer must still be able to write it."""
+    path = tmp_path / "draft.json"
+    drafts.write_new(path, draft)
+    path.chmod(0o664)
+    if os.geteuid() == 0:
+        os.chown(path, 12345, 12346)
+    before = path.stat()
+    signed_one = signed_by(draft, people.root[0])
+    drafts.update(path, lambda _there: signed_one)
+    after = path.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (
+        before.st_mode,
+        before.st_uid,
+        before.st_gid,
+    )
+    assert drafts.read(path) == signed_one
+
+
+def test_a_signature_goes_into_the_file_that_a_link_leads_to(tmp_path, people, draft):
+    shared, mine = tmp_path / "shared.json", tmp_path / "mine.json"
+    drafts.write_new(shared, draft)
+    mine.symlink_to("shared.json")
+    drafts.update(mine, lambda there: signed_by(there, people.root[0]))
+    assert mine.is_symlink()
+    assert drafts.read(shared).roles["root"].signatures
+
+
+def test_a_draft_that_could_not_be_made_leaves_its_name_free(tmp_path, draft):
+    path = tmp_path / "draft.json"
+    with pytest.raises(KeyboardInterrupt), drafts.new_file(path):
+        assert path.exists()
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_copy_with_true_for_1_is_another_draft(draft, value):
+    one, other = (copy.deepcopy(value) for _ in range(2))
+    one["roles"]["root"]["signed"]["x-a"], other["roles"]["root"]["signed"]["x-a"] = 1, True
+    with pytest.raises(CeremonyError, match="a different draft"):
+        drafts.merged([("a", read_value(one)), ("b", read_value(other))])
 
 
 def test_a_role_file_knows_its_bytes(people, draft):
-    file = signed(examine(draft), people.root[1].signer).roles["root"]
+    file = signed(read_proposal(draft), people.root[1].signer).roles["root"]
     assert file.data.startswith(b'{"signatures":[{"keyid": ')
     assert json.loads(file.data)["signed"] == file.signed
     assert RoleFile(file.signed).payload == file.payload
@@ -260,11 +294,13 @@ def test_a_draft_changed_anywhere_is_refused_in_words_or_the_same(later, data):
     else:
         del holder[last]
     try:
-        found = examine(read_value(value))
+        found = read_proposal(read_value(value))
     except RepositoryError:
         return
     # What still passes is less of the same: a signature fewer, never another content.
-    assert {role: file.signed for role, file in found.draft.roles.items()} == {
-        role: file["signed"] for role, file in later["roles"].items() if role in found.draft.roles
+    assert {role: as_text(file.signed) for role, file in found.draft.roles.items()} == {
+        role: as_text(file["signed"])
+        for role, file in later["roles"].items()
+        if role in found.draft.roles
     }
     assert list(found.words())

@@ -23,10 +23,11 @@ from tuf_repo.core.root import (
     changed_files,
     next_files,
     read_offline,
+    refuse_versions,
     stamp_of,
 )
 from tuf_repo.errors import CeremonyError, EditError, KeyFileError
-from tuf_repo.proposal import examine
+from tuf_repo.proposal import read_proposal
 
 DAY = 86_400
 
@@ -38,7 +39,7 @@ def people():
 
 @pytest.fixture(scope="module")
 def offline(people):
-    return examine(people.init()).new
+    return read_proposal(people.init()).new
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,12 @@ def changed(parts, role, change):
         ("root", lambda part: part["keys"].popitem()),
         ("root", lambda part: part["keys"].update({"0" * 64: dict(_some(part["keys"]))})),
         ("root", lambda part: part["roles"]["root"].update(threshold=0)),
+        ("root", lambda part: part["roles"]["timestamp"].update(threshold=True)),
+        ("root", lambda part: part.update(consistent_snapshot=1)),
+        ("root", lambda part: part.update(spec_version="1.999")),
+        ("root", lambda part: part.update(spec_version=1.0)),
+        ("targets", lambda part: part["delegations"]["roles"][0].update(terminating=1)),
+        ("crates", lambda part: part["delegations"]["succinct_roles"].update(bit_length=True)),
         ("root", lambda part: part["roles"]["root"].update(keyids="abc")),
         ("root", lambda part: part["roles"]["root"].update({"x-more": 1})),
         ("root", lambda part: part["roles"]["snapshot"].update(keyids=[["x"]])),
@@ -111,6 +118,11 @@ def changed(parts, role, change):
 def test_a_file_that_says_more_or_less_is_refused(parts, role, change):
     with pytest.raises(CeremonyError):
         read_offline(changed(parts, role, change), "crates")
+
+
+def test_the_number_of_a_later_specification_of_the_same_kind_is_taken(parts):
+    later = changed(parts, "root", lambda part: part.update(spec_version="1.0.99"))
+    assert read_offline(later, "crates") == read_offline(parts, "crates")
 
 
 def _some(values):
@@ -222,6 +234,19 @@ def test_one_public_key_stands_under_one_keyid(people, offline):
         refuse_broken_rules(None, with_quorum(offline, "root", keys))
 
 
+def test_nobody_has_the_keyid_of_somebody_else(people, offline):
+    """Shown is the keyid of Dan, and whoever looks for it finds it; the key is another's."""
+    dan, eve = people.root[3].key, Person("eve").key
+    as_dan = SSlibKey(dan.keyid, eve.keytype, eve.scheme, eve.keyval, dan.unrecognized_fields)
+    keys = [as_dan if key == dan else key for key in offline.quorums["root"].keys]
+    forged = with_quorum(offline, "root", keys)
+    with pytest.raises(EditError, match=f"its own keyid, {eve.keyid}"):
+        refuse_broken_rules(None, forged)
+    # Nor in what a draft says it starts from: that names the keys that go.
+    with pytest.raises(EditError, match=f"its own keyid, {eve.keyid}"):
+        refuse_broken_rules(forged, offline)
+
+
 def test_one_key_has_one_spelling(people, offline):
     other = under_keyid(people.root[0].key, people.root[0].key.keyid)
     with pytest.raises(EditError, match="two spellings"):
@@ -322,6 +347,18 @@ def test_versions_go_on_above_both(offline):
     ):
         made = next_files(base, offline, wanted, NOW, Policy())
         assert {role: part["version"] for role, part in made.items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("root", "targets", "crates"), [(5, 8, 3), (6, 8, 9), (5, 7, 9), (5, 8, 7), (5, 8, 8)]
+)
+def test_versions_that_do_not_go_on_are_refused(offline, root, targets, crates):
+    base = {"root": Stamp(4, 0), "targets": Stamp(7, 0), "crates": Stamp(3, 0)}
+    good = {"root": Stamp(5, 0), "targets": Stamp(8, 0), "crates": Stamp(9, 0)}
+    refuse_versions(offline, base, good, good)
+    bad = {"root": Stamp(root, 0), "targets": Stamp(targets, 0), "crates": Stamp(crates, 0)}
+    with pytest.raises(CeremonyError, match="version"):
+        refuse_versions(offline, base, bad, bad)
 
 
 def test_used_up_versions_are_said_so(offline):

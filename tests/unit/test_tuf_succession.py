@@ -312,7 +312,6 @@ def test_what_revoked_keys_signed_is_no_base_to_go_on_from(repository, tmp_path)
         ceremony.replace(role, online_key(repository, role))
     succeed(repository, ceremony.files())
     old.write_bytes(before)
-    (repository.base / "staging" / "promotion.json").unlink()
     with pytest.raises(MetadataError, match="timestamp"):
         opened(repository)
 

@@ -27,7 +27,7 @@ from tuf_repo.core.root import (
     next_files,
 )
 from tuf_repo.errors import CeremonyError
-from tuf_repo.proposal import examine
+from tuf_repo.proposal import read_proposal
 
 DAY = 86_400
 
@@ -39,7 +39,7 @@ def people():
 
 @pytest.fixture(scope="module")
 def offline(people):
-    return examine(people.init()).new
+    return read_proposal(people.init()).new
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def parts(offline):
 
 def count_of(people, signers, role="root"):
     draft = signed_by(people.init(), *signers)
-    (found,) = [each for each in examine(draft).counts() if each.role == role]
+    (found,) = [each for each in read_proposal(draft).counts() if each.role == role]
     return found
 
 
@@ -128,7 +128,7 @@ def test_a_first_repository_says_who_becomes_what(people, offline):
     stamps = {"root": Stamp(1, 0), "targets": Stamp(1, 0), "crates": Stamp(2, 0)}
     lines = list(words.first(replace(offline, extra={"root": {"x-a": [1]}}), stamps))
     assert "root 1: 3 of 5 must sign; expires 1970-01-01T00:00:00Z" in lines
-    assert f"root: key {people.root[1].key.keyid[:8]} (root 1, ecdsa)" in lines
+    assert f"root: key {words.spelled(people.root[1].key.keyid)} (root 1, ecdsa)" in lines
     assert "crates: covers index/*/*, index/*/*/*, in 512 bins (9 bits)" in lines
     assert "root: field in: x-a = [1]" in lines
     assert any(line.startswith("bins: signed by the signing machine alone") for line in lines)
@@ -143,8 +143,8 @@ def test_every_change_is_a_line(people, offline):
     leaver = people.root[4].key
     edits = Edits({"root": [new.key]}, {"root": [leaver.keyid]}, {}, {"crates": 3}, 12)
     assert said(offline, edited(offline, edits)) == [
-        f"root: key out: {leaver.keyid[:8]} (root 4, ed25519)",
-        f"root: key in: {new.key.keyid[:8]} (new, ed25519)",
+        f"root: key out: {words.spelled(leaver.keyid)} (root 4, ed25519)",
+        f"root: key in: {words.spelled(new.key.keyid)} (new, ed25519)",
         "crates: 3 of 3 must sign (before: 2 of 3)",
         "crates: 4096 bins (12 bits) (before: 512 bins (9 bits))",
     ]
@@ -200,7 +200,34 @@ def test_who_is_missing_in_words(people):
 
 def test_a_key_without_a_name_is_its_keyid(people):
     key = people.online["bins"].signer.public_key
-    assert words.person(key) == f"{key.keyid[:8]} (ed25519)"
+    assert words.person(key) == f"{words.spelled(key.keyid)} (ed25519)"
+
+
+def test_a_signer_sees_the_whole_keyid_in_groups_that_can_be_read_aloud(people, offline):
+    """Eight digits can be had for any key: a second key with the same eight takes a few days."""
+    stamps = {"root": Stamp(1, 0), "targets": Stamp(1, 0), "crates": Stamp(2, 0)}
+    first = " ".join(words.first(offline, stamps))
+    changed = " ".join(said(offline, with_quorum(offline, "root", [Person("n").key], 1)))
+    for text in (first, changed):
+        for key in offline.quorums["root"].keys:
+            groups = [key.keyid[at : at + 8] for at in range(0, 64, 8)]
+            assert " ".join(groups) in text
+
+
+def test_a_key_that_changes_its_name_on_the_way_to_another_role_is_a_line(people, offline):
+    """Neither role kept it: what is out is Ana's, what is in is Ben's, and both are one key."""
+    key = people.root[4].key
+    renamed = SSlibKey(key.keyid, key.keytype, key.scheme, key.keyval, {X_NAME: "Ben"})
+    new = with_quorum(offline, "root", offline.quorums["root"].keys[:4])
+    new = with_quorum(new, "crates", [*offline.quorums["crates"].keys, renamed])
+    (line,) = [line for line in said(offline, new) if "is now written" in line]
+    assert line.startswith(f"key {words.spelled(key.keyid)} (root 4, ed25519)")
+    assert "(Ben, ed25519)" in line
+
+
+def test_a_field_that_is_true_and_then_1_has_changed(offline):
+    old, new = (replace(offline, extra={"root": {"x-a": value}}) for value in (True, 1))
+    assert said(old, new) == ["root: field x-a = 1 (before: true)"]
 
 
 def test_the_layout_follows_from_the_bits(offline):

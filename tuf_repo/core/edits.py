@@ -12,7 +12,7 @@ from securesystemslib.signer import Key
 from tuf_repo.core.bins import BITS_MAX, compile_patterns
 from tuf_repo.core.publickeys import canonical_key, public_bytes, refuse_shared_keys
 from tuf_repo.core.roles import BINS, ROOT, SNAPSHOT, TARGETS, TIMESTAMP
-from tuf_repo.core.root import ONLINE, Offline, Quorum
+from tuf_repo.core.root import ONLINE, Offline, Quorum, as_text
 from tuf_repo.errors import EditError
 
 
@@ -76,7 +76,7 @@ def refuse_broken_rules(old: Offline | None, new: Offline) -> None:
     """Everything that we publish keeps these rules.
 
     1. Thresholds can be met, and online roles have a threshold of 1: one machine signs.
-    2. Keys are of our kinds; one public key, one keyid, one spelling.
+    2. Keys are of our kinds; one public key, one spelling, and the one keyid that follows from it.
     3. `targets` and the role below share no key; an online key serves nothing else.
     4. The delegation covers paths as before, in a way that we can read, and bins can be published.
     5. Bins keep their names, or snapshot and timestamp keys are all new.
@@ -87,7 +87,9 @@ def refuse_broken_rules(old: Offline | None, new: Offline) -> None:
     """
     for role in new.roles:  # 1.
         _refuse_threshold(role, new.quorums[role])
-    _refuse_two_spellings(new)  # 2.
+    for each in (old, new):  # 2. Of what a draft starts from, too: it names the keys that go.
+        if each is not None:
+            _refuse_two_spellings(each)
     _refuse_shared_roles(new)  # 3.
     _refuse_delegation(old, new)  # 4.
     if old is not None and not new.layout.keeps_names_of(old.layout):  # 5.
@@ -112,11 +114,15 @@ def _refuse_two_spellings(new: Offline) -> None:
     keys = [key for role in new.roles for key in new.quorums[role].keys]
     refuse_shared_keys(keys)
     for key in keys:
-        if canonical_key(f"key {key.keyid[:8]}", key).keyval != key.keyval:
+        usual = canonical_key(f"key {key.keyid[:8]}", key)
+        if usual.keyval != key.keyval:
             raise EditError(f"key {key.keyid[:8]}", "its usual spelling", "another one")
+        if usual.keyid != key.keyid:
+            # People know a key by its keyid: under that of somebody else it would pass for theirs.
+            raise EditError(f"key {key.keyid}", f"its own keyid, {usual.keyid}", "another one")
     seen: dict[str, Key] = {}
     for key in keys:
-        if seen.setdefault(key.keyid, key) != key:
+        if as_text(seen.setdefault(key.keyid, key).to_dict()) != as_text(key.to_dict()):
             raise EditError(
                 f"key {key.keyid[:8]}", "the same name and fields in every role", "two spellings"
             )

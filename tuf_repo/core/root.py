@@ -7,6 +7,8 @@ says more than can be built from it is none of ours. So whoever looks at the val
 from __future__ import annotations
 
 import copy
+import json
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,6 +31,7 @@ ONLINE = (SNAPSHOT, TIMESTAMP, BINS)
 """The roles that the signing machine holds keys of."""
 # python-tuf looks at shapes, not at every type: a keyid may be a list, a threshold a text.
 _ODD = (ValueError, KeyError, TypeError, AttributeError)
+_SPEC_VERSION = re.compile(r"1\.0\.[0-9]{1,3}")
 _RESERVED = frozenset({ROOT, TARGETS, *ONLINE})
 
 
@@ -143,6 +146,7 @@ def _offline(root: Root, targets: Targets, below: Targets, delegation: str) -> O
         TIMESTAMP: _quorum(TIMESTAMP, root.roles[TIMESTAMP], root.keys),
         BINS: _quorum(BINS, succinct, below.delegations.keys),
     }
+    _expect_number(f"{delegation}: bit_length", succinct.bit_length)
     files = ((ROOT, root), (TARGETS, targets), (delegation, below))
     return Offline(
         delegation=delegation,
@@ -157,7 +161,14 @@ def _quorum(name: str, role: Role, keys: Mapping[str, Key]) -> Quorum:
     lost = [keyid for keyid in role.keyids if keyid not in keys]
     if lost:
         raise CeremonyError(name, "the keys that it names", f"none for keyid {lost[0][:8]}")
+    _expect_number(f"{name}: threshold", role.threshold)
     return Quorum(tuple(keys[keyid] for keyid in role.keyids), role.threshold)
+
+
+def _expect_number(subject: str, value: object) -> None:
+    # For Python `true` is 1, and the other way round; for the next reader it is not.
+    if type(value) is not int:
+        raise CeremonyError(subject, "a whole number", repr(value))
 
 
 def _extra(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,10 +177,17 @@ def _extra(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse_more(role: str, signed: Json, offline: Offline) -> None:
     ours = build(role, offline, stamp_of(role, signed))
-    ours["spec_version"] = signed["spec_version"]
+    # Of a later python-tuf, which writes a later number there.
+    if _SPEC_VERSION.fullmatch(str(signed["spec_version"])):
+        ours["spec_version"] = str(signed["spec_version"])
     for key in sorted(ours.keys() | signed.keys()):
-        if ours.get(key) != signed.get(key):
+        if key not in ours or key not in signed or as_text(ours[key]) != as_text(signed[key]):
             raise CeremonyError(role, "what this program writes and can show, nothing more", key)
+
+
+def as_text(value: object) -> str:
+    """Return a JSON value so that two are one text only where they are one value: 1 is not true."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 # ---- writing
@@ -223,8 +241,11 @@ def changed_files(old: Offline | None, new: Offline) -> list[str]:
     """The files in which something is to change; all of them where there are none yet."""
     if old is None:
         return list(new.files)
-    still = Stamp(1, 0)
-    return [role for role in new.files if build(role, old, still) != build(role, new, still)]
+    return [role for role in new.files if _built(role, old) != _built(role, new)]
+
+
+def _built(role: str, offline: Offline) -> str:
+    return as_text(build(role, offline, Stamp(1, 0)))
 
 
 def next_files(
@@ -256,3 +277,35 @@ def next_files(
             expires = int(now) + seconds.get(role, policy.delegation_seconds)
             built[role] = build(role, new, Stamp(version, expires))
     return built
+
+
+def refuse_versions(
+    new: Offline,
+    before: Mapping[str, Stamp],
+    stamps: Mapping[str, Stamp],
+    fresh: Collection[str],
+) -> None:
+    """Versions go on as `next_files` lets them.
+
+    Args:
+        new: the roles as they will be.
+        before: what is in force, by file; empty for a first repository.
+        stamps: what will be.
+        fresh: the files that are new.
+
+    Raises:
+        CeremonyError: a version is not the one that follows, or two files share one.
+    """
+    wanted = before[ROOT].version + 1 if before else 1
+    # TUF 5.3.5: a root is exactly one newer, so that clients can walk the chain.
+    if ROOT in fresh and stamps[ROOT].version != wanted:
+        raise CeremonyError("root in the draft", f"version {wanted}", str(stamps[ROOT].version))
+    below = new.files[1:]
+    highest = max(before[role].version for role in below) if before else 0
+    for role in below:
+        if role in fresh and stamps[role].version <= highest:
+            raise CeremonyError(
+                f"{role} in the draft", f"a version above {highest}", str(stamps[role].version)
+            )
+    if len({stamps[role].version for role in below}) < len(below):
+        raise CeremonyError("draft", f"different versions of {' and '.join(below)}", "the same")

@@ -6,13 +6,12 @@ them; and what strangers wrote (names, fields) cannot move the cursor of a termi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 
 from securesystemslib.signer import Key
 
 from tuf_repo.core.quorums import Count
-from tuf_repo.core.root import ONLINE, X_NAME, Offline, Quorum, Stamp
+from tuf_repo.core.root import ONLINE, X_NAME, Offline, Quorum, Stamp, as_text
 from tuf_repo.core.times import to_text
 
 _NAME_MAX_CHARS = 60
@@ -50,6 +49,7 @@ def changes(
         )
     lines = [
         *(line for role in new.roles for line in _quorum_changes(role, old, new)),
+        *_key_changes(old, new),
         *_delegation_changes(old, new),
         *(
             line
@@ -68,18 +68,30 @@ def who(count: Count) -> Iterator[str]:
         f" signatures, {'complete' if not count.lacks else f'{count.lacks} more needed'}"
     )
     for key in count.signed:
-        yield f"  signed   {person(key)}"
+        yield f"  signed   {_short(key)}"
     for key in count.missing:
-        yield f"  {'missing' if count.lacks else 'spare  '}  {person(key)}"
+        yield f"  {'missing' if count.lacks else 'spare  '}  {_short(key)}"
 
 
 def person(key: Key) -> str:
-    """`1a2b3c4d (Ana, ed25519)`: a key as people speak of it."""
+    """`1a2b3c4d … (Ana, ed25519)`: a key with its whole keyid, as people read it to each other."""
+    return f"{spelled(key.keyid)} {_whose(key)}"
+
+
+def spelled(keyid: str) -> str:
+    """A whole keyid in groups of eight digits: the first eight alone can be had for a few days."""
+    text = printable(keyid, len(keyid))
+    return " ".join(text[at : at + 8] for at in range(0, len(text), 8))
+
+
+def _whose(key: Key) -> str:
     name = key.unrecognized_fields.get(X_NAME)
     kind = printable(key.keytype)
-    if not isinstance(name, str):
-        return f"{printable(key.keyid[:8])} ({kind})"
-    return f"{printable(key.keyid[:8])} ({printable(name)}, {kind})"
+    return f"({printable(name)}, {kind})" if isinstance(name, str) else f"({kind})"
+
+
+def _short(key: Key) -> str:
+    return f"{printable(key.keyid[:8])} {_whose(key)}"
 
 
 def printable(text: str, limit: int = _NAME_MAX_CHARS) -> str:
@@ -100,10 +112,22 @@ def _quorum_changes(role: str, old: Offline, new: Offline) -> Iterator[str]:
     for keyid, key in later.items():
         if keyid not in known:
             yield f"{name}: key in: {person(key)}"
-        elif key != known[keyid]:
-            yield f"{name}: key {person(known[keyid])} is now written {_written(key)}"
     if (before.threshold, len(before.keys)) != (after.threshold, len(after.keys)):
         yield f"{name}: {_quorum(after)} must sign (before: {_quorum(before)})"
+
+
+def _key_changes(old: Offline, new: Offline) -> Iterator[str]:
+    """Say which keys are named otherwise, also where they go from one role to another."""
+    known, later = _keys(old), _keys(new)
+    for keyid in sorted(known.keys() & later.keys()):
+        before, after = known[keyid], later[keyid]
+        if as_text(before.unrecognized_fields) != as_text(after.unrecognized_fields):
+            yield f"key {person(before)} is now written {_written(after)}"
+
+
+def _keys(offline: Offline) -> dict[str, Key]:
+    # The same in every role: a rule of edits.py.
+    return {key.keyid: key for quorum in offline.quorums.values() for key in quorum.keys}
 
 
 def _delegation_changes(old: Offline, new: Offline) -> Iterator[str]:
@@ -118,7 +142,7 @@ def _fields(file: str, before: Mapping[str, object], after: Mapping[str, object]
             yield f"{name}: field out: {printable(field)} = {_value(before[field])}"
         elif field not in before:
             yield f"{name}: field in: {printable(field)} = {_value(after[field])}"
-        elif before[field] != after[field]:
+        elif as_text(before[field]) != as_text(after[field]):
             yield (
                 f"{name}: field {printable(field)} = {_value(after[field])}"
                 f" (before: {_value(before[field])})"
@@ -138,9 +162,8 @@ def _patterns(paths: tuple[str, ...]) -> str:
 
 
 def _written(key: Key) -> str:
-    fields = {"scheme": key.scheme, **key.unrecognized_fields}
-    return f"{person(key)}, with {_value(fields)}"
+    return f"{_whose(key)}, with {_value(key.unrecognized_fields)}"
 
 
 def _value(value: object) -> str:
-    return printable(json.dumps(value, ensure_ascii=False, sort_keys=True), _VALUE_MAX_CHARS)
+    return printable(as_text(value), _VALUE_MAX_CHARS)
