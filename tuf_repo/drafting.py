@@ -149,11 +149,7 @@ def rotate(  # noqa: PLR0913 - what comes from outside is an argument, each by i
     """
     old = offline_of(base)
     online = [role for role in roles if role in ONLINE]
-    for role in roles:
-        if role not in ONLINE and not (edits.added.get(role) and edits.dropped.get(role)):
-            raise EditError(
-                f"rotate {role}", "--drop KEYID and --key FILE.pub, the old and the new", "not both"
-            )
+    _refuse_halves(roles, edits)
     missing = [role for role in online if role not in edits.added]
     if missing and keys is None:
         raise EditError(
@@ -168,6 +164,14 @@ def rotate(  # noqa: PLR0913 - what comes from outside is an argument, each by i
         return propose(base, new, (), now, policy)
 
     return _with_new_keys(keys, missing, make).draft
+
+
+def _refuse_halves(roles: Sequence[str], edits: Edits) -> None:
+    for role in roles:
+        if role not in ONLINE and not (edits.added.get(role) and edits.dropped.get(role)):
+            raise EditError(
+                f"rotate {role}", "--drop KEYID and --key FILE.pub, the old and the new", "not both"
+            )
 
 
 def adopt(data: DataFolder, edits: Edits, *, now: float, policy: Policy) -> Draft:

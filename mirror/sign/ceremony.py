@@ -63,7 +63,10 @@ class CeremonyDesk:
         try:
             if _is_being_written(stamp, now):
                 return False
-            taken = self._take(read_files(self._folder), now)
+            files = read_files(self._folder)
+            if _stamp(self._folder) != stamp:
+                return False  # Somebody is at work there: what was read may be half of it.
+            taken = self._take(files, now)
         except RepositoryError as error:
             self._refuse(error, stamp, now)
             return False
