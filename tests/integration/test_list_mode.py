@@ -68,9 +68,13 @@ def www(folder):
 
 
 def held_versions(folder, name):
-    """Return the versions that the published index file of a name lists."""
+    """Return the versions that the published index file of a name lists; none where none is there.
+
+    While the one that is listed now is being fetched, there is none.
+    """
     file = www(folder) / index_url(name)[1:]
-    return [json.loads(line)["vers"] for line in file.read_bytes().splitlines()]
+    lines = file.read_bytes().splitlines() if file.exists() else []
+    return [json.loads(line)["vers"] for line in lines]
 
 
 def held_crates(folder):

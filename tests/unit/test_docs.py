@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 from mirror.cli import commands
+from tuf_repo.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -18,6 +19,11 @@ def test_the_readme_lists_exactly_the_commands_there_are():
     assert re.findall(r"^\| `crateseal ([a-z]+)`", between("commands"), re.MULTILINE) == list(
         commands()
     )
+
+
+def test_the_readme_lists_exactly_the_commands_of_tuf_repo():
+    listed = re.findall(r"^\| `tuf-repo ([a-z ]+)`", between("tuf-repo"), re.MULTILINE)
+    assert listed == list(COMMANDS)
 
 
 def test_every_dependency_is_explained():
