@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import resource
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -46,6 +48,7 @@ def init_trial(config: Config, clock: Clock, *, say: Say) -> int:
     from mirror.sign.opening import init_repository  # noqa: PLC0415
     from mirror.store.publication import root_fingerprint  # noqa: PLC0415
 
+    _leave_no_core_files()
     with locks.hold(config.run / SIGN_LOCK, _SIGNER):
         is_new = init_repository(config, clock)
     what = "made a trial repository" if is_new else "there is a repository already"
@@ -55,8 +58,10 @@ def init_trial(config: Config, clock: Clock, *, say: Say) -> int:
 
 def init_keys(config: Config, *, say: Say) -> int:
     """Make the online keys that are missing; show what `tuf-repo init --online` takes."""
+    from tuf_repo.core.words import spelled  # noqa: PLC0415
     from tuf_repo.keys import create_online_signers  # noqa: PLC0415
 
+    _leave_no_core_files()
     with locks.hold(config.run / SIGN_LOCK, _SIGNER):
         signers = create_online_signers(config.keys)
     public = {
@@ -72,6 +77,9 @@ def init_keys(config: Config, *, say: Say) -> int:
         "keys": {role: {"keyid": key.keyid, **key.to_dict()} for role, key in public.items()},
     }
     say(json.dumps(plan, indent=1) + "\n")
+    for role, key in public.items():
+        # For people to compare, beside what a file may have become on its way.
+        sys.stderr.write(f"{role:<10}{spelled(key.keyid)}\n")
     return 0
 
 
@@ -80,6 +88,7 @@ def sign(config: Config, clock: Clock, stop: Stop) -> int:
     from mirror.sign.opening import open_parts  # noqa: PLC0415
     from mirror.sign.worker import run_signer  # noqa: PLC0415
 
+    _leave_no_core_files()
     if not (config.ceremony / "1.root.json").exists():
         require_root(config)
 
@@ -227,7 +236,13 @@ def _order_here(config: Config, order: Order | Recover, clock: Clock) -> Done:
     from mirror.sign.opening import open_parts  # noqa: PLC0415
     from mirror.sign.worker import obey_alone  # noqa: PLC0415
 
+    _leave_no_core_files()
     return obey_alone(open_parts(config, clock), order, clock)
+
+
+def _leave_no_core_files() -> None:
+    """Let a crash of this process write no core file: private keys are in its memory."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def require_root(config: Config) -> None:

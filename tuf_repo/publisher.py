@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
+from tuf.api.metadata import Timestamp
+
 from tuf_repo import loading, succession, verify
 from tuf_repo.core import check, update
 from tuf_repo.core.numbers import LIMIT
@@ -25,6 +27,7 @@ from tuf_repo.errors import (
 )
 from tuf_repo.keys import OnlineSigners
 from tuf_repo.loading import BinReader, Trust
+from tuf_repo.signing import canonical
 from tuf_repo.staging import Extra, Ground, Stage, Staged, discard
 from tuf_repo.storage import TIMESTAMP_FILE, Storage, parse_file_name
 from tuf_repo.succession import Files, Succession
@@ -298,22 +301,29 @@ class Publisher:
     def judge(self, timestamp: bytes) -> None:
         """Look at a timestamp that is served somewhere as ours.
 
-        One that our key signed, with a higher number than we have used, or with ours over other
-        bytes, was made by another signer: from now on, durably, nothing is signed until `recover`.
-        What our key did not sign says nothing.
+        One that our key signed, with a higher number than we have used, or with ours and another
+        content, was made by another signer: from now on, durably, nothing is signed until
+        `recover`. What our key did not sign says nothing; how signatures are spelled, or what else
+        stands beside them, neither: whoever serves it may write there.
 
         Raises:
             OSError: the disk.
         """
         try:
-            seen = verify.timestamp(TIMESTAMP_FILE, timestamp, self._trust.root, None).version
+            seen = verify.timestamp(TIMESTAMP_FILE, timestamp, self._trust.root, None)
         except RepositoryError:
             return
-        ours = self.timestamp_version
-        is_other = seen == ours and timestamp != self._storage.read(TIMESTAMP_FILE)
-        if seen > max(ours, self._seen) or (is_other and not self._seen):
-            self._storage.write_seen(seen)
-            self._seen = seen
+        number, ours = seen.version, self.timestamp_version
+        if number > max(ours, self._seen) or (
+            number == ours and not self._seen and not self._is_ours(seen)
+        ):
+            self._storage.write_seen(number)
+            self._seen = number
+
+    def _is_ours(self, stamp: Timestamp) -> bool:
+        data = self._storage.read(TIMESTAMP_FILE)
+        committed = verify.timestamp(TIMESTAMP_FILE, data, self._trust.root, None)
+        return canonical(committed.to_dict()) == canonical(stamp.to_dict())
 
     @property
     def other_signer_at(self) -> int:

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tuf_repo.core.numbers import Reservation
-from tuf_repo.core.roles import FILE_MAX_BYTES, ROOT
+from tuf_repo.core.roles import FILE_MAX_BYTES
 from tuf_repo.core.update import file_name
 from tuf_repo.disk import Disk
 from tuf_repo.errors import CounterError, MetadataError, StaleStateError
@@ -99,6 +99,8 @@ class Storage(MetadataFolder):
         super().__init__(metadata)
         self._state = state
         self._disk = disk
+        self._roots: dict[str, bytes] = {}
+        """What was staged for the next promotion, oldest first."""
 
     def write(self, file: str, data: bytes) -> None:
         """Write a new metadata file; durable with the next commit."""
@@ -116,6 +118,7 @@ class Storage(MetadataFolder):
         """Write a new root where no client sees it."""
         self._disk.remove(self._state / file)
         self._disk.write_new(self._state / file, data)
+        self._roots[file] = data
 
     def note_promotion(self, base: int) -> None:
         """Note that new roots are about to go in place of what stands at timestamp `base`.
@@ -138,8 +141,9 @@ class Storage(MetadataFolder):
         """Remove a staged timestamp, and the roots staged beside it."""
         if version is not None:
             self._disk.remove(self._staged(version))
-        for file in self._staged_roots():
+        for file in self._roots:
             self._disk.remove(self._state / file)
+        self._roots = {}
 
     def promote(self, version: int, expected: int) -> None:
         """Make the staged timestamp the committed one, if that is still `expected`.
@@ -155,7 +159,10 @@ class Storage(MetadataFolder):
         found = self.timestamp_version()
         if found != expected:
             raise StaleStateError(TIMESTAMP_FILE, f"version {expected}", str(found))
-        roots = self._staged_roots()
+        roots, self._roots = self._roots, {}
+        for file, data in roots.items():
+            if MetadataFolder(self._state).read_if_there(file) != data:
+                raise MetadataError(file, "the root that was staged", "another file")
         for file in roots:
             self._disk.rename(self._state / file, self.path / file)
         if roots:
@@ -258,11 +265,6 @@ class Storage(MetadataFolder):
         self._disk.sync()
         self._disk.rename(temporary, self._state / name)
         self._disk.sync()
-
-    def _staged_roots(self) -> list[str]:
-        names = ((file, parse_file_name(file)) for file in MetadataFolder(self._state).files())
-        roots = [(name[1], file) for file, name in names if name and name[0] == ROOT]
-        return [file for _, file in sorted(roots)]
 
     def _staged(self, version: int) -> Path:
         return self._state / file_name("timestamp", version)

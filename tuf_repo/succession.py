@@ -6,14 +6,15 @@ them and the timestamp that goes with them, are taken along: clients may have se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tuf.api.metadata import Root, Signed, Targets
+from tuf.api.metadata import Metadata, Root, Signed, Targets
 
 from tuf_repo import verify
 from tuf_repo.core.edits import refuse_broken_rules
+from tuf_repo.core.quorums import verifies
 from tuf_repo.core.roles import ROOT, SNAPSHOT, TARGETS, TIMESTAMP
 from tuf_repo.core.root import Offline, read_offline
 from tuf_repo.core.times import to_text
@@ -186,7 +187,8 @@ def _follow(before: Root | None, offered: _Offered, roots: dict[str, bytes]) -> 
     versions = offered.roles.get(ROOT, {})
     while version in versions:
         file, data = versions[version]
-        root = verify.root(file, data, root, version)
+        older, root = root, verify.root(file, data, root, version)
+        _refuse_other_signatures(file, data, ROOT, (older, root))
         roots[file] = data
         version += 1
     beyond = max(versions, default=0)
@@ -202,7 +204,9 @@ def _required(
     if found is None:
         raise CeremonyError(f"N.{role}.json", "the signed file", "nothing")
     version, file, data = found
-    return file, data, verify.targets(file, data, role, delegator, version)
+    signed = verify.targets(file, data, role, delegator, version)
+    _refuse_other_signatures(file, data, role, (delegator,))
+    return file, data, signed
 
 
 def _present_or_new(  # noqa: PLR0913, PLR0917 - private, called twice
@@ -217,10 +221,8 @@ def _present_or_new(  # noqa: PLR0913, PLR0917 - private, called twice
     version = found[0] if found else before.fixed[role].version
     file = file_name(role, version)
     data = found[2] if found else folder.read(file)
-    if found:
-        fresh[file] = data
     try:
-        return verify.targets(file, data, role, delegator, version), data
+        signed = verify.targets(file, data, role, delegator, version)
     except MetadataError as error:
         if found:
             raise
@@ -228,6 +230,30 @@ def _present_or_new(  # noqa: PLR0913, PLR0917 - private, called twice
         raise CeremonyError(
             role, f"a file above version {version} that the new keys sign", error.got
         ) from error
+    if found:
+        fresh[file] = data
+        _refuse_other_signatures(file, data, role, (delegator,))
+    return signed, data
+
+
+def _refuse_other_signatures(
+    file: str, data: bytes, role: str, delegators: Iterable[Root | Targets | None]
+) -> None:
+    """A published root stays as it is for ever: nothing goes along that nobody is asked for."""
+    metadata = Metadata[Root].from_bytes(data)
+    payload = metadata.signed_bytes
+    keys = {
+        keyid: delegator.get_key(keyid)
+        for delegator in delegators
+        if delegator is not None
+        for keyid in delegator.get_delegated_role(role).keyids
+    }
+    for keyid, each in metadata.signatures.items():
+        text = each.signature
+        if keyid not in keys or text != text.lower() or not verifies(keys[keyid], payload, text):
+            raise CeremonyError(
+                file, "signatures by those who are asked for them, and no other", keyid[:8]
+            )
 
 
 def _refuse_one_version(targets: Targets, delegate: Targets, delegation: str) -> None:

@@ -21,6 +21,7 @@ from mirror.sign.expiry_watch import is_trial
 from mirror.sign.parts import Parts
 from mirror.sign.signer import Signer
 from tuf_repo.core.roles import STOCK_MAX_BYTES
+from tuf_repo.core.words import printable
 from tuf_repo.errors import CeremonyError, RepositoryError
 from tuf_repo.folder import FINISHING
 from tuf_repo.online import remove_replaced
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 _FILES_MAX = 64
 _FILE_MAX_BYTES = max(STOCK_MAX_BYTES.values())
 _AGAIN_SECONDS = 30.0
+_TROUBLE_MAX_CHARS = 500
 _FINISHING_SECONDS = 10.0
 
 _Stamp = tuple[tuple[str, int, int, int], ...]
@@ -84,7 +86,8 @@ class CeremonyDesk:
         return succession is not None
 
     def _refuse(self, error: RepositoryError, stamp: _Stamp, now: float) -> None:
-        trouble = f"ceremony not taken: {error}"
+        # A file's name, say, may hold anything.
+        trouble = printable(f"ceremony not taken: {error}", _TROUBLE_MAX_CHARS)
         if trouble != self.trouble:
             log.error("%s", trouble)
         self.trouble, self._looked_at, self._again_at = trouble, stamp, now + _AGAIN_SECONDS

@@ -22,10 +22,13 @@ from tuf_repo.core.roles import Policy
 from tuf_repo.core.update import Counts
 from tuf_repo.disk import Disk, PosixDisk
 from tuf_repo.first import begin
+from tuf_repo.folder import FINISHING
 from tuf_repo.online import OnlineKeys
 from tuf_repo.publisher import Publisher
 from tuf_repo.storage import Storage
 from tuf_repo.trial import TrialPlan, init_trial
+
+_DISK_ERRORS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 
 Clock = Callable[[], float]
 
@@ -96,6 +99,8 @@ def _begin(config: Config, clock: Clock, disk: Disk, wait: Callable[[float], obj
     files = read_files(config.ceremony)
     if "1.root.json" not in files:
         raise UsageError(missing_root(config.data))
+    if (config.ceremony / FINISHING).exists():
+        raise UsageError(f"{config.ceremony}: `tuf-repo finish` has not ended; run it again")
     begin(
         _storage(config, disk),
         OnlineKeys(config.keys),
@@ -132,6 +137,8 @@ def _ledger(config: Config) -> Ledger:
     try:
         return Ledger(config.ledger)
     except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in _DISK_ERRORS:
+            raise MachineError(f"{config.ledger}: {error}; make room, and start again") from error
         raise MachineError(
             f"{config.ledger}: {error}; put it back from a backup, or move it away to go on"
             " without what it remembers (quarantine, held crates, the log)"

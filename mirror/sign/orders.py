@@ -20,7 +20,7 @@ from mirror.sign.parts import Parts
 from mirror.sign.signer import Signer
 from mirror.store.ledger import Quarantined
 from mirror.store.memory import Decided, pack
-from tuf_repo.errors import RepositoryError
+from tuf_repo.errors import OtherSignerError, RepositoryError
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +98,14 @@ def _deny(parts: Parts, signer: Signer, order: Order, now: float) -> str:
     except RejectedError:
         # What we published is lost on our disk: a denial must hold all the same.
         _apply(signer, order.name, now=now, lost=True)
+    except OtherSignerError as error:
+        count = _withdraw_denied(parts, signer, order.name)
+        parts.disk.sync()
+        raise _CannotError(
+            f"{_subject(order)} is denied, and {count} files are withdrawn; the signed index"
+            f" follows when signing goes on ({signer.trouble})",
+            MachineError.exit_code,
+        ) from error
     count = _withdraw_denied(parts, signer, order.name)
     parts.disk.sync()
     what = f"{count} files withdrawn" if count else "nothing of it was held; refused from now on"

@@ -75,14 +75,18 @@ class Lookout:
 
 def _is_news(seen: bytes, ours: bytes) -> bool:
     """Whether it is newer than ours, or another one of our number."""
-    theirs, own = _version(seen), _version(ours)
-    return theirs > own or (theirs == own and seen != ours)
+    (theirs, content), (own, our_content) = _signed(seen), _signed(ours)
+    return theirs > own or (theirs == own and content != our_content)
 
 
-def _version(data: bytes) -> int:
-    """Return the version of a timestamp; 0 for anything else, however strange."""
+def _signed(data: bytes) -> tuple[int, object]:
+    """Return version and signed part of a timestamp; 0 and None for anything else.
+
+    Not the whole file: what stands beside the signed part, whoever serves it may have written.
+    """
     try:
-        version = json.loads(data.decode())["signed"]["version"]
+        signed = json.loads(data.decode())["signed"]
+        version = signed["version"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return 0
-    return version if type(version) is int and 0 < version < _VERSION_MAX else 0
+        return 0, None
+    return (version, signed) if type(version) is int and 0 < version < _VERSION_MAX else (0, None)

@@ -9,13 +9,15 @@ import threading
 
 import pytest
 
-from mirror.seam import Recover
+from mirror.core.names import CrateName
+from mirror.errors import UsageError
+from mirror.seam import Order, Recover, Verb
 from mirror.sign.ceremony import CeremonyDesk, read_files
-from mirror.sign.orders import obey
+from mirror.sign.orders import obey, obey_again
 from mirror.sign.worker import _Worker
 from mirror.store.lockfile import LockWatch
 from mirror.store.roots import root_to_pin
-from tests.support.crates import index_file
+from tests.support.crates import crate_bytes, index_file
 from tests.support.signing import Workbench, at_work
 from tests.support.successors import Ceremony, fresh
 from tuf_repo.errors import CeremonyError, OtherSignerError
@@ -326,9 +328,7 @@ def logged(bench):
 
 
 def test_a_signer_that_is_stopped_starts_and_waits_with_a_ceremony_that_does_not_free_it(bench):
-    stamp = json.loads(bench.www("tuf/metadata/timestamp.json").read_bytes())["signed"]
-    signer = bench.parts.publisher.require_signers().timestamp
-    bench.parts.publisher.judge(sign({**stamp, "version": 10**12}, signer))
+    stop(bench)
     ceremony = Ceremony.of(Offline(bench))
     ceremony.replace("root", fresh())
     leave(bench, ceremony.files())
@@ -338,6 +338,42 @@ def test_a_signer_that_is_stopped_starts_and_waits_with_a_ceremony_that_does_not
     assert obey(bench.parts, bench.signer, Recover(), now=bench.now).exit_code == 0
     assert desk.take(now=bench.now + 60)
     assert bench.parts.publisher.root_version == 2
+
+
+def test_a_denial_is_obeyed_as_far_as_it_can_be_while_another_signer_is_seen(tmp_path):
+    with at_work(tmp_path / "data") as bench:
+        bench.settle({"demo": FILE}, {("demo", "1.0.0"): crate_bytes("demo", "1.0.0")})
+        stop(bench)
+        order = Order(Verb.DENY, CrateName("demo"), None, "it steals keys")
+        done = obey(bench.parts, bench.signer, order, now=bench.now)
+        assert done.exit_code == 5
+        assert "is denied, and" in done.text
+        assert not bench.www("crates/demo/demo-1.0.0.crate").exists()
+        assert obey(bench.parts, bench.signer, Recover(), now=bench.now).exit_code == 0
+        obey_again(bench.parts, bench.signer, now=bench.now)
+        assert not bench.www("index/de/mo/demo").exists()
+        assert bench.findings() == []
+
+
+def test_a_name_of_a_file_there_says_nothing_to_a_terminal(bench):
+    leave(bench, {"\x1b[2J.root.json": b"{}"})
+    desk, taken = take(bench)
+    assert not taken
+    assert desk.trouble.isprintable()
+
+
+def test_a_first_root_that_is_still_being_put_there_is_left_alone(tmp_path):
+    bench = Workbench(tmp_path / "data")
+    bench.config.data.mkdir()
+    leave(bench, {"1.root.json": b"{}", FINISHING: b""})
+    with pytest.raises(UsageError, match="run it again"):
+        bench.open()
+
+
+def stop(bench):
+    stamp = json.loads(bench.www("tuf/metadata/timestamp.json").read_bytes())["signed"]
+    signer = bench.parts.publisher.require_signers().timestamp
+    bench.parts.publisher.judge(sign({**stamp, "version": 10**12}, signer))
 
 
 def test_half_a_character_in_what_was_seen_refuses_one_batch_alone(bench):

@@ -53,6 +53,7 @@ async def test_what_is_newer_or_another_is_passed_on(tmp_path, served):
         b"[" * 16_000,
         stamp(6) + b" " * 20_000,
         stamp(6).decode().encode("utf-16"),
+        b'{"signatures":[{}], "signed": {"version": 5} }',
         b'{"signed":{"version":1e999}}',
         b'{"signed":{"version":6.5}}',
         b'{"signed":{"version":true}}',

@@ -444,6 +444,82 @@ def test_another_timestamp_of_our_number_stops_the_signer(repository):
     assert opened(repository).other_signer_at
 
 
+def another_signature(stamp):
+    stamp["signatures"].append({"keyid": "00" * 32, "sig": "00"})
+
+
+def in_capitals(stamp):
+    stamp["signatures"][0]["sig"] = stamp["signatures"][0]["sig"].upper()
+
+
+def another_field_beside(stamp):
+    stamp["beside"] = 1
+
+
+@pytest.mark.parametrize("dress", [another_signature, in_capitals, another_field_beside, str])
+def test_our_own_timestamp_in_other_clothes_stops_nobody(repository, dress):
+    """Whoever serves it may write beside what is signed: no key is needed for that."""
+    publisher = opened(repository)
+    stamp = json.loads((repository.metadata / "timestamp.json").read_bytes())
+    dress(stamp)
+    publisher.judge(json.dumps(stamp, indent=1).encode())
+    assert not publisher.other_signer_at
+    repository.publish(publisher, {"index/1/z": target(1)})
+
+
+def by_a_stranger(signatures):
+    signatures.append({"keyid": "ab" * 32, "sig": "00" * 64})
+
+
+def capitals(signatures):
+    signatures[0]["sig"] = signatures[0]["sig"].upper()
+
+
+@pytest.mark.parametrize("dress", [by_a_stranger, capitals])
+@pytest.mark.parametrize("role", ["root", "targets", "crates"])
+def test_a_file_with_a_signature_that_nobody_asked_for_is_refused(repository, role, dress):
+    """A root that is published stays for ever, and so would what a courier added to it."""
+    ceremony = Ceremony.of(repository)
+    ceremony.change(role)
+    ((name, data),) = ceremony.files().items()
+    file = json.loads(data)
+    dress(file["signatures"])
+    changed = data.replace(
+        json.dumps(json.loads(data)["signatures"]).encode(),
+        json.dumps(file["signatures"]).encode(),
+    )
+    assert changed != data
+    publisher = opened(repository)
+    with pytest.raises(RepositoryError, match="signatures"):
+        publisher.succession({name: changed}, now=repository.now)
+    assert publisher.succession({name: data}, now=repository.now)
+
+
+def test_a_root_that_was_put_beside_the_staged_one_is_not_promoted(repository, before):
+    ceremony = Ceremony.of(repository)
+    ceremony.replace("root", fresh())
+    publisher = opened(repository)
+    succession = publisher.succession(ceremony.files(), now=repository.now)
+    staged = publisher.stage({}, {}, now=repository.now, succession=succession)
+    (repository.base / "staging" / "3.root.json").write_bytes(b"junk")
+    publisher.commit(staged)
+    assert not (repository.metadata / "3.root.json").exists()
+    assert sees_all(repository.client(before))
+
+
+def test_a_staged_root_that_was_exchanged_is_not_promoted(repository, before):
+    ceremony = Ceremony.of(repository)
+    ceremony.replace("root", fresh())
+    publisher = opened(repository)
+    succession = publisher.succession(ceremony.files(), now=repository.now)
+    staged = publisher.stage({}, {}, now=repository.now, succession=succession)
+    (repository.base / "staging" / "2.root.json").write_bytes(b"junk")
+    with pytest.raises(MetadataError, match="the root that was staged"):
+        publisher.commit(staged)
+    publisher.abandon(staged)
+    assert sees_all(repository.client(before))
+
+
 def test_what_was_seen_below_what_is_committed_is_of_the_past(repository):
     """A power cut after a recovery was committed, and before the note of the other was gone."""
     repository.storage.write_seen(repository.folder().timestamp_version() - 1)
