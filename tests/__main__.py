@@ -1,6 +1,8 @@
 """`python -m tests`: all that must hold before a change goes in, in order, to the first failure.
 
-Arguments go to pytest: `python -m tests -k config`. Slow suites are left out; the README has them.
+Two runs of pytest go side by side at the end: the integration tests mostly wait for the processes
+that they start. Arguments go to one run: `python -m tests -k config`. Slow suites are left out; the
+README has them.
 """
 
 import os
@@ -12,10 +14,11 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPTS = Path(sys.executable).parent
-
-
 RAM = Path("/dev/shm")
 RAM_BYTES = 8_000_000_000
+PYTHON = [sys.executable, "-m"]
+PYTEST = [*PYTHON, "pytest", "-m", "not slow"]
+INTEGRATION = "tests/integration"
 
 
 def folder_for_tests():
@@ -32,29 +35,51 @@ def folder_for_tests():
 
 
 def steps(arguments):
-    python = [sys.executable, "-m"]
-    yield [*python, "ruff", "check", "."]
-    yield [*python, "ruff", "format", "--check", "."]
-    yield [*python, "mypy"]
-    yield [str(SCRIPTS / "lint-imports")]
-    yield [*python, "pytest", "-m", "not slow", *arguments]
+    """Commands one after another; those of one step side by side."""
+    yield [[*PYTHON, "ruff", "check", "."]]
+    yield [[*PYTHON, "ruff", "format", "--check", "."]]
+    yield [[*PYTHON, "mypy"]]
+    yield [[str(SCRIPTS / "lint-imports")]]
+    if arguments:
+        yield [[*PYTEST, *arguments]]
+    else:
+        yield [[*PYTEST, INTEGRATION], [*PYTEST, "tests", f"--ignore={INTEGRATION}"]]
+
+
+def shown(command):
+    return shlex.join([Path(command[0]).name, *command[1:]])
+
+
+def run(commands, environment, folder):
+    """Run commands side by side, the first one in sight; return the exit code of a failed one."""
+    outputs = [None, *(Path(folder) / f"{number}.out" for number in range(1, len(commands)))]
+    processes = []
+    for command, output in zip(commands, outputs, strict=True):
+        print(f"\n$ {shown(command)}", flush=True)
+        to = output.open("wb") if output else None
+        processes.append(
+            subprocess.Popen(
+                command, cwd=REPOSITORY, env=environment, stdout=to, stderr=to and subprocess.STDOUT
+            )
+        )
+    failed = 0
+    for command, output, process in zip(commands, outputs, processes, strict=True):
+        code = process.wait()
+        if output:
+            print(f"\n$ {shown(command)}\n{output.read_text(errors='replace')}", flush=True)
+        if code != 0:
+            print(f"\nfailed: {shown(command)} (exit code {code})", flush=True)
+            failed = code
+    return failed
 
 
 def main(arguments):
-    with folder_for_tests() as folder:
-        return run(arguments, folder)
-
-
-def run(arguments, folder):
     path = f"{SCRIPTS}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = {**os.environ, "PATH": path, "TMPDIR": folder}
-    for command in steps(arguments):
-        shown = [Path(command[0]).name, *command[1:]]
-        print(f"\n$ {shlex.join(shown)}", flush=True)
-        code = subprocess.run(command, cwd=REPOSITORY, env=environment, check=False).returncode
-        if code != 0:
-            print(f"\nfailed: {shlex.join(shown)} (exit code {code})", flush=True)
-            return code
+    with folder_for_tests() as folder:
+        environment = {**os.environ, "PATH": path, "TMPDIR": folder}
+        for commands in steps(arguments):
+            if code := run(commands, environment, folder):
+                return code
     print("\nall of it passed", flush=True)
     return 0
 
