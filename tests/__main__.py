@@ -19,6 +19,8 @@ RAM_BYTES = 8_000_000_000
 PYTHON = [sys.executable, "-m"]
 PYTEST = [*PYTHON, "pytest", "-m", "not slow"]
 INTEGRATION = "tests/integration"
+PREFIX = "cs-"
+"""Short: the path of a unix socket has 107 bytes, and tests have long names."""
 
 
 def folder_for_tests():
@@ -30,20 +32,18 @@ def folder_for_tests():
         found = os.statvfs(RAM)
         runs_programs = not found.f_flag & os.ST_NOEXEC
         if runs_programs and found.f_bavail * found.f_frsize >= RAM_BYTES:
-            return tempfile.TemporaryDirectory(prefix="crateseal-tests-", dir=RAM)
-    return tempfile.TemporaryDirectory(prefix="crateseal-tests-")
+            return tempfile.TemporaryDirectory(prefix=PREFIX, dir=RAM)
+    return tempfile.TemporaryDirectory(prefix=PREFIX)
 
 
-def steps(arguments):
+def steps(arguments, folder):
     """Commands one after another; those of one step side by side."""
     yield [[*PYTHON, "ruff", "check", "."]]
     yield [[*PYTHON, "ruff", "format", "--check", "."]]
     yield [[*PYTHON, "mypy"]]
     yield [[str(SCRIPTS / "lint-imports")]]
-    if arguments:
-        yield [[*PYTEST, *arguments]]
-    else:
-        yield [[*PYTEST, INTEGRATION], [*PYTEST, "tests", f"--ignore={INTEGRATION}"]]
+    runs = [arguments] if arguments else [[INTEGRATION], ["tests", f"--ignore={INTEGRATION}"]]
+    yield [[*PYTEST, f"--basetemp={folder}/{n}", *words] for n, words in enumerate(runs)]
 
 
 def shown(command):
@@ -77,7 +77,7 @@ def main(arguments):
     path = f"{SCRIPTS}{os.pathsep}{os.environ.get('PATH', '')}"
     with folder_for_tests() as folder:
         environment = {**os.environ, "PATH": path, "TMPDIR": folder}
-        for commands in steps(arguments):
+        for commands in steps(arguments, folder):
             if code := run(commands, environment, folder):
                 return code
     print("\nall of it passed", flush=True)
