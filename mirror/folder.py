@@ -64,6 +64,8 @@ def has_keys_of_a_ceremony(data: Path) -> bool:
 def missing_root(data: Path) -> str:
     """Return what is missing where there is no repository yet, and what to do about it."""
     missing = f"{data}: there is no repository yet"
+    if (data / "ceremony" / "1.root.json").exists():
+        return f"{missing}: signed files wait in ceremony/; `crateseal up` begins with them"
     if has_keys_of_a_ceremony(data):
         return (
             f"{missing}: the online keys wait for the signed root; `tuf-repo finish DRAFT --data"

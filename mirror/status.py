@@ -20,6 +20,7 @@ from mirror.core.layout import STATUS_JSON
 from mirror.core.status import merge
 from mirror.core.times import parse_rfc3339, rfc3339
 from mirror.errors import NoPublicationError, PublicationError, UsageError
+from mirror.folder import missing_root
 from mirror.store.publication import Publications, root_fingerprint
 from mirror.terminal import Terminal
 
@@ -72,13 +73,13 @@ def gather(config: Config, *, now: float) -> dict[str, Any]:
     """
     try:
         publication = Publications(config.www).current()
-        root_sha256 = root_fingerprint(config.www)
+        pin = root_fingerprint(config.www)
     except NoPublicationError as error:
-        raise UsageError(
-            f"{config.data}: no mirror here ({error}); `crateseal up` makes one,"
-            " --data names another folder"
-        ) from error
-    fields = merge(publication, root_sha256, _heartbeat(config), now)
+        here = f"{config.data}: no mirror here ({error}); `crateseal up` makes one"
+        if (config.ceremony / "1.root.json").exists():
+            here = missing_root(config.data)
+        raise UsageError(f"{here}; --data names another folder") from error
+    fields = merge(publication, pin, _heartbeat(config), now)
     at = fields.pop("at")
     signer = {"at": at, "running": _is_recent(at, now)}
     return fields | {"signer": signer, "findings": _findings(fields, now)}
@@ -93,7 +94,8 @@ def lines(fields: Mapping[str, Any], *, now: float, data: str) -> list[_Line]:
         _Line("holds", _holds(fields)),
         _Line("upstream seen", _ago(fields["upstream_confirmed"], now)),
         _Line("complete", _complete(fields, now)),
-        _Line("root", f"version {fields['root_version']}, sha256 {fields['root_sha256']}"),
+        _Line("root", f"version {fields['root_version']} is the newest"),
+        _Line("pin", f"sha256 {fields['root_sha256']} of {fields['root_file']}"),
     ]
     if fields["trial"]:
         shown.append(_Line("", "TRIAL: all keys lie on this machine, for a first try", "yellow"))

@@ -52,7 +52,8 @@ def init_trial(config: Config, clock: Clock, *, say: Say) -> int:
     with locks.hold(config.run / SIGN_LOCK, _SIGNER):
         is_new = init_repository(config, clock)
     what = "made a trial repository" if is_new else "there is a repository already"
-    say(f"{config.data}: {what}; root sha256 {root_fingerprint(config.www)}\n")
+    file, sha256 = root_fingerprint(config.www)
+    say(f"{config.data}: {what}; {file} has sha256 {sha256}\n")
     return 0
 
 

@@ -41,11 +41,11 @@ class Published(Protocol):
 
 
 def merge(
-    published: Published, root_sha256: str, heartbeat: Mapping[str, Any], now: float
+    published: Published, pin: tuple[str, str], heartbeat: Mapping[str, Any], now: float
 ) -> dict[str, Any]:
     """Return the fields that `www/status.json` has, brought up to date.
 
-    `root_sha256` is the fingerprint of the first root, `heartbeat` empty where there is none. The
+    `pin` is file and fingerprint of the root to pin, `heartbeat` empty where there is none. The
     warnings are made anew: a signer that fell silent warns of nothing.
     """
     signed = published.state
@@ -62,7 +62,8 @@ def merge(
         **{key: signed.get(key) for key in _SIGNED},
         "public_url": heartbeat.get("public_url"),
         "trial": published.trial,
-        "root_sha256": root_sha256,
+        "root_sha256": pin[1],
+        "root_file": pin[0],
         "root_version": published.root_version,
         "held": {"index": held.get("index"), "crates": held.get("crates")},
         "expires": expires,

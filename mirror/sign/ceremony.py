@@ -81,7 +81,7 @@ class CeremonyDesk:
             self._signer.succeed(succession, now=now)
             log.info("a ceremony's result is published: %s", _listed(succession.roots, files))
         elif files:
-            log.info("%s: in force already, so removed", _listed(files))
+            log.info("ceremony/ is emptied: %s are in force", _listed(files))
         self._tidy(files)
         return succession is not None
 

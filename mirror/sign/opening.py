@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import sqlite3
 import time
@@ -29,6 +30,8 @@ from tuf_repo.storage import Storage
 from tuf_repo.trial import TrialPlan, init_trial
 
 _DISK_ERRORS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+
+log = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
 
@@ -111,6 +114,7 @@ def _begin(config: Config, clock: Clock, disk: Disk, wait: Callable[[float], obj
         entropy=_entropy,
         wait=wait,
     )
+    log.info("the ceremony's result is published: %s", ", ".join(sorted(files)))
 
 
 def _first_state(config: Config, now: float) -> Callable[[Counts], Mapping[str, Any]]:

@@ -143,18 +143,18 @@ class Publications:
         return self._current
 
 
-def root_fingerprint(www: Path) -> str:
-    """Return the sha256 that people compare before they trust a mirror (roots.py says whose).
+def root_fingerprint(www: Path) -> tuple[str, str]:
+    """Return name and sha256 of the root that people compare before they trust a mirror (roots.py).
 
     Raises:
         NoPublicationError: there is no root yet.
     """
     try:
-        _, data = root_to_pin(www)
+        file, data = root_to_pin(www)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or repr(error)
         raise NoPublicationError(str(www / METADATA_DIR), "a readable root", reason) from error
-    return hashlib.sha256(data).hexdigest()
+    return file, hashlib.sha256(data).hexdigest()
 
 
 def _load(metadata: Path, bins: Bins, known_root: int) -> Publication:

@@ -92,7 +92,7 @@ def test_the_newest_root_counts(www):
 
 def test_the_fingerprint_is_that_of_the_first_root(www):
     data = (www.root / "tuf/metadata/1.root.json").read_bytes()
-    assert root_fingerprint(www.root) == hashlib.sha256(data).hexdigest()
+    assert root_fingerprint(www.root) == ("1.root.json", hashlib.sha256(data).hexdigest())
 
 
 def test_an_empty_folder_has_no_publication(tmp_path):
