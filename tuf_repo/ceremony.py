@@ -13,19 +13,21 @@ from pathlib import Path
 from securesystemslib.signer import Key, Signer
 
 from tuf_repo import drafts, online
+from tuf_repo.core.publickeys import same_key
 from tuf_repo.core.quorums import asked, member, verifies
 from tuf_repo.core.roles import ROOT, TARGETS
-from tuf_repo.core.root import Offline, read_offline
+from tuf_repo.core.root import ONLINE, Offline, read_offline, stamp_of
 from tuf_repo.core.update import file_name
+from tuf_repo.core.words import person, spelled
 from tuf_repo.disk import Disk
 from tuf_repo.drafts import Draft, RoleFile
 from tuf_repo.durable import OwnersDisk
 from tuf_repo.errors import CeremonyError, KeyFileError
 from tuf_repo.folder import DataFolder
-from tuf_repo.handover import hand_over
+from tuf_repo.handover import hand_over, settle
 from tuf_repo.loading import Trust, load_roots, load_trust
 from tuf_repo.proposal import Proposal, fingerprint, read_proposal, refuse_expired, trust_of
-from tuf_repo.storage import TIMESTAMP_FILE, MetadataFolder
+from tuf_repo.storage import TIMESTAMP_FILE, MetadataFolder, parse_file_name
 from tuf_repo.succession import verify_first, verify_next
 
 Files = Mapping[str, RoleFile]
@@ -38,6 +40,10 @@ class Finished:
     files: tuple[str, ...]
     root_version: int
     root_sha256: str
+    unseen: tuple[str, ...] = ()
+    """New online keys of which nobody here may see whether the signer has them."""
+    is_in_force: bool = False
+    """The signer had taken them before: nothing was to be done, or a mark of that `finish` only."""
 
 
 # ---- what is in force
@@ -130,24 +136,40 @@ def roles_of(proposal: Proposal, key: Key) -> list[str]:
     return roles
 
 
-def look(path: Path, root: bytes | None, *, now: float) -> Proposal:
+def look(path: Path, kept: Path | None, *, now: float) -> Proposal:
     """Read a draft that is to be signed.
 
     Args:
         path: the draft.
-        root: the root that the signer knows to be in force; None: theirs to compare by eye.
+        kept: the newest root that the signer keeps, or a folder with the newest of all three files
+            (`N.root.json`, …); None: theirs to compare by eye.
         now: seconds since 1970.
 
     Raises:
-        CeremonyError: it is none, expired, changed after a signature, or starts from another root.
+        CeremonyError: it is none, expired, changed after a signature, or starts from other files.
+        OSError: what is kept cannot be read.
     """
     proposal = read_proposal(drafts.read(path))
     refuse_expired(proposal, now)
     base = proposal.draft.base
-    if root is not None and (base is None or base[ROOT].data != root):
-        got = f"root {fingerprint(base[ROOT].data)[:16]}…" if base else "none, for a new repository"
-        raise CeremonyError(str(path), f"a draft from root {fingerprint(root)[:16]}…", got)
+    for role, data in _kept_files(kept, proposal.new.files).items() if kept else ():
+        if base is None or base[role].data != data:
+            got = f"{role} {fingerprint(base[role].data)[:16]}…" if base else "a new repository"
+            raise CeremonyError(str(path), f"a draft from {role} {fingerprint(data)[:16]}…", got)
     return proposal
+
+
+def _kept_files(kept: Path, roles: Sequence[str]) -> dict[str, bytes]:
+    """Read what a signer keeps: a root alone, or the newest file of each role in a folder."""
+    if not kept.is_dir():
+        return {ROOT: kept.read_bytes()}
+    folder = MetadataFolder(kept)
+    names = [name for name in map(parse_file_name, folder.files()) if name is not None]
+    newest = {role: max((n for each, n in names if each == role), default=0) for role in roles}
+    for role, version in newest.items():
+        if not version:
+            raise CeremonyError(str(kept), f"the newest {' and '.join(roles)}", f"no N.{role}.json")
+    return {role: folder.read(file_name(role, version)) for role, version in newest.items()}
 
 
 def add_signatures(path: Path, seen: Proposal, signer: Signer) -> Draft:
@@ -210,6 +232,8 @@ def finish(
 ) -> Finished:
     """Write the signed files where the signer takes them from, all or none (handover.py).
 
+    Where this very draft is in force already, what a `finish` that was cut short left goes.
+
     Args:
         paths: the draft, and copies of it.
         data: the repository that it is for; None where that is elsewhere.
@@ -218,7 +242,7 @@ def finish(
         disk: what writes to that folder.
 
     1. Enough have signed, nothing has expired.
-    2. It starts from what is in force there.
+    2. It starts from what is in force there, where the signer has its new online keys.
     3. A client that trusts the base takes every file.
     4. Nothing else lies where they go.
 
@@ -227,16 +251,70 @@ def finish(
         OSError: the disk; run again, it goes on where it stopped.
     """
     proposal = status(paths)
+    if _is_in_force(proposal, in_force := _in_force(data)):
+        settle(out, _named(proposal, in_force), disk)
+        return _finished(proposal, in_force[ROOT], is_in_force=True)
     refuse_expired(proposal, now)  # 1.
     _refuse_short(proposal)
     if data is not None:  # 2.
-        _refuse_other_base(proposal.draft.base, MetadataFolder(data.metadata))
+        _refuse_other_base(proposal.draft.base, in_force, data)
+    unseen = _unseen_keys(proposal, data.keys) if data else ()
     _verify_as_client(proposal, now)  # 3.
-    files = dict(proposal.files())
-    hand_over(out, files, disk)  # 4.
-    version = proposal.after.get(ROOT) or proposal.before[ROOT]
-    root = fingerprint(proposal.draft.files[ROOT].data)
-    return Finished(tuple(files), version.version, root)
+    hand_over(out, dict(proposal.files()), disk)  # 4.
+    return _finished(proposal, proposal.draft.files[ROOT], unseen=unseen)
+
+
+def _finished(
+    proposal: Proposal, root: RoleFile, *, unseen: tuple[str, ...] = (), is_in_force: bool = False
+) -> Finished:
+    files = tuple(name for name, _ in proposal.files())
+    version = stamp_of(ROOT, root.signed).version
+    return Finished(files, version, fingerprint(root.data), unseen, is_in_force)
+
+
+def _in_force(data: DataFolder | None) -> Files:
+    """Return what is published there; nothing where nothing is."""
+    folder = MetadataFolder(data.metadata) if data else None
+    if folder is None or folder.read_if_there(TIMESTAMP_FILE) is None:
+        return {}
+    return read_base(folder)
+
+
+def _is_in_force(proposal: Proposal, in_force: Files) -> bool:
+    # Not byte for byte: copies that came later may have brought more signatures.
+    return {role: file.payload for role, file in in_force.items()} == {
+        role: file.payload for role, file in proposal.draft.files.items()
+    }
+
+
+def _named(proposal: Proposal, in_force: Files) -> dict[str, bytes]:
+    """Return the draft's files with the signatures that they were published with."""
+    published = {file_name(r, proposal.after[r].version): in_force[r] for r in proposal.after}
+    return {name: published[name].data for name, _ in proposal.files()}
+
+
+def _unseen_keys(proposal: Proposal, keys: Path) -> tuple[str, ...]:
+    """Look for each new online key in the signer's folder; return those that cannot be looked for.
+
+    Raises:
+        CeremonyError: one is not there, so it is somebody else who has it.
+    """
+    unseen = []
+    for role in ONLINE:
+        before = [key.keyid for key in proposal.old.quorums[role].keys] if proposal.old else []
+        new = [key for key in proposal.new.quorums[role].keys if key.keyid not in before]
+        there = online.at_hand(keys, role)
+        if there is None:
+            unseen += [f"{role} {person(key)}" for key in new]
+            continue
+        for key in new:
+            if not any(same_key(key, each) for each in there):
+                raise CeremonyError(
+                    f"{role} key {spelled(key.keyid)} in the draft",
+                    f"its private key, or a reference to it, in {keys}",
+                    "none; ask who drafted it whose key that is",
+                )
+    return tuple(unseen)
 
 
 def _refuse_short(proposal: Proposal) -> None:
@@ -251,20 +329,19 @@ def _refuse_short(proposal: Proposal) -> None:
             )
 
 
-def _refuse_other_base(base: Files | None, folder: MetadataFolder) -> None:
-    is_there = folder.read_if_there(TIMESTAMP_FILE) is not None
+def _refuse_other_base(base: Files | None, in_force: Files, data: DataFolder) -> None:
     if base is None:
-        if is_there:
+        if in_force:
             raise CeremonyError(
-                str(folder.path), "no repository yet, as the draft is for a first one", "one"
+                str(data.metadata), "no repository yet, as the draft is for a first one", "one"
             )
         return
-    current = read_base(folder)
+    current = in_force or read_base(MetadataFolder(data.metadata))
     for role, file in base.items():
         if role not in current or current[role].data != file.data:
             there = current[role].signed["version"] if role in current else "nothing"
             raise CeremonyError(
-                str(folder.path),
+                str(data.metadata),
                 f"the {role} that the draft starts from, version {file.signed['version']}",
                 f"another, version {there}; the draft is for another repository or is outdated:"
                 " make a new one",

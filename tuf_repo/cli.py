@@ -6,6 +6,7 @@ import argparse
 import io
 import json
 import os
+import resource
 import sys
 import time
 import traceback
@@ -28,6 +29,8 @@ from tuf_repo.storage import MetadataFolder
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     verbose = 0
+    # No dump of this process, which knows passphrases and keys for a while, ever lies on a disk.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that knows few letters gets the others spelled out.
@@ -163,11 +166,8 @@ def _write(arguments: argparse.Namespace, make: Callable[[], Draft]) -> int:
 
 def _sign(arguments: argparse.Namespace) -> int:
     path: Path = arguments.draft
-    root = arguments.root.read_bytes() if arguments.root else None
-    seen = ceremony.look(path, root, now=time.time())
-    _say(arguments, *seen.words(), "")
-    if seen.old is not None and root is None:
-        _say(arguments, "compare that sha256 with the root you keep, or name it with --root", "")
+    seen = ceremony.look(path, arguments.root, now=time.time())
+    _say(arguments, *seen.words(), "", *standing.to_compare(seen, arguments.root))
     signer = uris.load_signer(arguments.key, secrets.asker(arguments.passphrase_fd))
     roles = ceremony.roles_of(seen, signer.public_key)
     what = " and ".join(f"{role} {seen.after[role].version}" for role in roles)
@@ -220,11 +220,22 @@ def _finish(arguments: argparse.Namespace) -> int:
     data = DataFolder(arguments.data) if arguments.data else None
     out: Path = data.ceremony if data else arguments.out
     done = ceremony.finish(arguments.drafts, data=data, out=out, now=time.time())
-    _say(arguments, *(f"{out / file}" for file in done.files))
+    if done.is_in_force:
+        _say(arguments, "this very draft is in force already: there was nothing left to do")
+    else:
+        _say(arguments, *(f"{out / file}" for file in done.files))
+    _warn_of_unseen(done)
     _say(arguments, f"root {done.root_version}, sha256 {done.root_sha256}")
-    if data:
-        _say(arguments, "a running signer takes these files with its next publication")
+    if data and not done.is_in_force:
+        _say(arguments, "the signer (`crateseal up`) takes these files with its next publication")
     return 0
+
+
+def _warn_of_unseen(done: ceremony.Finished) -> None:
+    for key in done.unseen:
+        sys.stdout.flush()
+        line = f"nobody here may see whether the signer has {key}: compare it on that machine"
+        sys.stderr.write(f"tuf-repo: {words.printable(line, len(line))}\n")
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -311,10 +322,10 @@ COMMANDS = {
     ),
     "sign": Command(
         "say in plain words what a draft changes, ask, and add your signature to it",
-        "DRAFT --key URI [--root FILE] [--passphrase-fd N] [--yes]",
+        "DRAFT --key URI [--root FILE|DIR] [--passphrase-fd N] [--yes]",
         (
             "tuf-repo sign draft.json --key ana",
-            "tuf-repo sign draft.json --key hsm:2 --root 7.root.json",
+            "tuf-repo sign draft.json --key hsm:2 --root kept",
         ),
         _sign,
         (options.add_draft, options.add_signing, options.add_passphrase),

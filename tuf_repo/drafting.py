@@ -14,6 +14,7 @@ from securesystemslib.signer import CryptoSigner, Key, Signer
 from tuf_repo import drafts, keyfiles
 from tuf_repo.ceremony import Files, offline_of, read_base, signed
 from tuf_repo.core.edits import Edits, edited, new_quorums
+from tuf_repo.core.names import is_delegation
 from tuf_repo.core.quorums import asked, member
 from tuf_repo.core.roles import ROOT, TARGETS, Policy
 from tuf_repo.core.root import ONLINE, Offline
@@ -63,7 +64,7 @@ def read_online(path: Path) -> OnlineHalf:
     if not isinstance(paths, list) or not all(isinstance(each, str) for each in paths):
         raise CeremonyError(str(path), "paths, a list of texts", "something else")
     delegation = fields.get("delegation")
-    if not isinstance(delegation, str) or not delegation.isprintable() or not delegation:
+    if not isinstance(delegation, str) or not is_delegation(delegation):
         raise CeremonyError(str(path), "the name of a delegation", repr(delegation))
     return OnlineHalf(
         delegation=delegation,

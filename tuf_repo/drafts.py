@@ -91,12 +91,16 @@ class Draft:
 
 
 def parse_role_file(where: str, data: bytes) -> RoleFile:
-    """Read a metadata file whose bytes are the ones that we would write.
+    """Read a published file whose bytes are the ones that we would write.
+
+    What stands among its signatures and is none counts for nothing, and is kept: its digest is the
+    one that people know the file by, and a repository that published such a file must be able to
+    move on from it.
 
     Raises:
         CeremonyError: they are not.
     """
-    file = _role_file(where, _load(where, data))
+    file = _role_file(where, _load(where, data), is_published=True)
     if file.data != data:
         raise CeremonyError(where, "the bytes that this program writes", "others")
     return file
@@ -122,7 +126,9 @@ def parse(where: str, data: bytes) -> Draft:
     delegation = value["delegation"]
     if not isinstance(delegation, str) or not delegation or not delegation.isprintable():
         raise CeremonyError(where, "the name of the delegation", repr(delegation))
-    base = value["base"] if value["base"] is None else _role_files(f"{where}: base", value["base"])
+    base = value["base"]
+    if base is not None:
+        base = _role_files(f"{where}: base", base, is_published=True)
     draft = Draft(delegation, base, _role_files(f"{where}: roles", value["roles"]))
     _expect_roles(where, draft)
     return draft
@@ -164,13 +170,16 @@ def _load(where: str, data: bytes) -> Any:
         ) from None
 
 
-def _role_files(where: str, value: object) -> dict[str, RoleFile]:
+def _role_files(where: str, value: object, *, is_published: bool = False) -> dict[str, RoleFile]:
     if not isinstance(value, dict):
         raise CeremonyError(where, "files by role", type(value).__name__)
-    return {role: _role_file(f"{where}: {role}", each) for role, each in value.items()}
+    return {
+        role: _role_file(f"{where}: {role}", each, is_published=is_published)
+        for role, each in value.items()
+    }
 
 
-def _role_file(where: str, value: object) -> RoleFile:
+def _role_file(where: str, value: object, *, is_published: bool = False) -> RoleFile:
     _expect_fields(where, value, {"signatures", "signed"})
     assert isinstance(value, dict)
     signed, listed = value["signed"], value["signatures"]
@@ -180,7 +189,8 @@ def _role_file(where: str, value: object) -> RoleFile:
     for each in listed:
         _expect_fields(where, each, {"keyid", "sig"})
         keyid, text = each["keyid"], each["sig"]
-        if not isinstance(keyid, str) or not isinstance(text, str) or not _HEX.issuperset(text):
+        is_text = isinstance(keyid, str) and isinstance(text, str)
+        if not is_text or not (is_published or _HEX.issuperset(text)):
             raise CeremonyError(where, "signatures of a keyid and hex digits", "another")
         if keyid in signatures:
             raise CeremonyError(where, "one signature by each key", f"two by {keyid[:8]}")

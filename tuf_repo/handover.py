@@ -10,8 +10,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tuf_repo import durable
@@ -36,9 +36,7 @@ def hand_over(
         OSError: the disk, and run again it goes on where it stopped; or the folder is a link.
     """
     durable.make_folder(folder)
-    with durable.opened_folder(folder, os.O_NOFOLLOW) as locked:
-        with suppress(OSError):  # Some network folders have no locks.
-            fcntl.flock(locked, fcntl.LOCK_EX)
+    with _locked(folder):
         _refuse_others(folder, files)
         writer, mark = disk(folder), folder / FINISHING
         writer.replace(mark, _mark(files))
@@ -48,6 +46,42 @@ def hand_over(
         writer.sync()
         writer.remove(mark)
         writer.sync()
+
+
+def settle(
+    folder: Path, files: Mapping[str, bytes], disk: Callable[[Path], Disk] = durable.OwnersDisk
+) -> None:
+    """Tidy away what a `finish` left that was cut short after all its files were taken.
+
+    Args:
+        folder: where the signer takes files from.
+        files: what it took, in the order of `hand_over`.
+        disk: what writes to a folder.
+
+    Raises:
+        OSError: the disk; run again it goes on where it stopped.
+    """
+    if not folder.is_dir():
+        return
+    with _locked(folder):
+        there = MetadataFolder(folder)
+        if there.read_if_there(FINISHING) != _mark(files):
+            return
+        writer = disk(folder)
+        for name in sorted(files.keys() & set(there.files())):
+            writer.remove(folder / name)
+        # Last: without it the signer would take what is left of them.
+        writer.sync()
+        writer.remove(folder / FINISHING)
+        writer.sync()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with durable.opened_folder(folder, os.O_NOFOLLOW) as locked:
+        with suppress(OSError):  # Some network folders have no locks.
+            fcntl.flock(locked, fcntl.LOCK_EX)
+        yield
 
 
 def _refuse_others(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -30,12 +30,12 @@ from cryptography.hazmat.primitives.serialization import (
 from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
 from tuf_repo import durable, pkcs8, strict
+from tuf_repo.core import names
 from tuf_repo.core.publickeys import ECDSA, ED25519, OUR_KINDS, canonical_key, is_ours
 from tuf_repo.errors import KeyFileError
 
 FILE_MAX_BYTES = 10_000
 _FIELDS = {"keyid", "keytype", "scheme", "keyval"}
-NAME_MAX_CHARS = 100
 
 Ask = Callable[[str], bytes]
 """Asks for the secret that it is told the name of."""
@@ -158,13 +158,13 @@ def read_public_named(path: Path) -> tuple[SSlibKey, str | None]:
     fields = parse_object(str(path), data)
     name = fields.pop("name", None)
     if name is not None and not is_name(name):
-        raise KeyFileError(str(path), f"a name of at most {NAME_MAX_CHARS} characters", repr(name))
+        raise KeyFileError(str(path), f"a name of {names.NAME_KIND}", ascii(name)[:60])
     return parse_public(str(path), fields), name
 
 
 def is_name(value: object) -> bool:
     """Whether a key may carry this as its name: every reader of a ceremony sees it."""
-    return isinstance(value, str) and len(value) <= NAME_MAX_CHARS and value.isprintable()
+    return isinstance(value, str) and names.is_name(value)
 
 
 def parse_public(subject: str, fields: object) -> SSlibKey:

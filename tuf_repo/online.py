@@ -111,6 +111,24 @@ def unnamed_keys(folder: Path, trust: Trust) -> dict[Path, Key]:
     return found
 
 
+def at_hand(folder: Path, role: str) -> list[Key] | None:
+    """Return the keys of a role that lie in a folder, or that a file there says where they are.
+
+    None: whoever asks may not look.
+    """
+    try:
+        os.listdir(folder)
+    except OSError:
+        return None
+    found: list[Key] = []
+    for path in _files(folder, role):
+        if not os.access(path, os.R_OK):
+            return None
+        with suppress(KeyFileError):
+            found.append(_public(path))
+    return found
+
+
 def references(folder: Path) -> dict[str, str]:
     """Return where the keys are that are elsewhere: keyid -> URI."""
     found: dict[str, str] = {}
@@ -167,12 +185,19 @@ def _pick(folder: Path, role: str, named: Iterable[Key]) -> Signer:
         for signer in at_hand:
             if signer.public_key.keyid == key.keyid and same_key(signer.public_key, key):
                 return signer
-    raise problems[0] if problems else _none_named(folder, role, at_hand)
+    raise problems[0] if problems else _none_named(folder, role, named, at_hand)
 
 
-def _none_named(folder: Path, role: str, at_hand: list[Signer]) -> KeyFileError:
+def _none_named(
+    folder: Path, role: str, named: Iterable[Key], at_hand: list[Signer]
+) -> KeyFileError:
+    wanted = " or ".join(f"{key.keyid[:8]}…" for key in named)
     got = ", ".join(f"{signer.public_key.keyid[:8]}…" for signer in at_hand) or "none"
-    return KeyFileError(f"{role} key in {folder}", "one that the metadata names", f"keyid {got}")
+    return KeyFileError(
+        f"{role} key in {folder}",
+        f"one that the metadata names (keyid {wanted}; bring it back, or draft another)",
+        f"keyid {got}",
+    )
 
 
 def _load(path: Path) -> Signer:

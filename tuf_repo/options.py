@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from securesystemslib.signer import Key, SSlibKey
 
 from tuf_repo import keyfiles
 from tuf_repo.core.edits import Edits
+from tuf_repo.core.names import NAME_KIND
 from tuf_repo.core.roles import ROOT, TARGETS, Policy
 from tuf_repo.core.root import ONLINE, X_NAME
 from tuf_repo.core.times import DAY
@@ -122,9 +124,10 @@ def add_signing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", metavar="URI", required=True, help=_URI_HELP)
     parser.add_argument(
         "--root",
-        metavar="FILE",
+        metavar="FILE|DIR",
         type=Path,
-        help="the newest root that you know: refuse a draft that starts from another",
+        help="the newest root that you keep, or a folder with the newest root, targets and role"
+        " below: refuse a draft that starts from others",
     )
     parser.add_argument("--yes", action="store_true", help="sign without asking")
 
@@ -356,11 +359,11 @@ def _once_each(option: str, texts: Iterable[str], sole_role: str | None) -> list
 
 
 def _name(text: str) -> str:
-    if not text or not keyfiles.is_name(text):
-        raise argparse.ArgumentTypeError(
-            f"expected 1 to {keyfiles.NAME_MAX_CHARS} visible characters"
-        )
-    return text
+    # Some keyboards write a letter and its mark apart.
+    usual = unicodedata.normalize("NFC", text)
+    if not keyfiles.is_name(usual):
+        raise argparse.ArgumentTypeError(f"expected {NAME_KIND}")
+    return usual
 
 
 def _number(option: str, text: str) -> int:

@@ -51,14 +51,20 @@ class Proposal:
         ]
 
     def words(self) -> Iterator[str]:
-        """What changes, in plain words, and what it starts from."""
+        """All that is to be signed, in plain words, what differs in it, and from what."""
         if self.old is None or self.draft.base is None:
             yield from words.first(self.new, self.after)
             return
-        base = self.draft.base[ROOT].data
-        yield f"starts from root {self.before[ROOT].version}, sha256 {fingerprint(base)}"
+        yield from (f"starts from {line}" for line in self.based_on(self.old.files))
         after = {role: self.after[role] for role, _ in self._ordered()}
         yield from words.changes(self.old, self.new, self.before, after)
+
+    def based_on(self, roles: Collection[str]) -> Iterator[str]:
+        """Files that it starts from, as people compare them."""
+        base = self.draft.base or {}
+        for role in roles:
+            digest = fingerprint(base[role].data)
+            yield f"{role} {self.before[role].version}, sha256 {digest}"
 
     def files(self) -> list[tuple[str, bytes]]:
         """Names and bytes of the new files, root last."""
@@ -73,9 +79,9 @@ class Proposal:
                 yield role, self.draft.roles[role]
 
 
-def fingerprint(root: bytes) -> str:
-    """What people compare a root by: sha256 of its file."""
-    return hashlib.sha256(root).hexdigest()
+def fingerprint(data: bytes) -> str:
+    """What people compare a file by, a root above all: its sha256."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def read_proposal(draft: Draft) -> Proposal:

@@ -18,6 +18,18 @@ def who(proposal: Proposal) -> list[str]:
     return [line for count in proposal.counts() for line in words.who(count)]
 
 
+def to_compare(proposal: Proposal, kept: Path | None) -> Iterator[str]:
+    """Say which files that a draft starts from were compared with nothing that its signer keeps."""
+    if proposal.old is None or (kept is not None and kept.is_dir()):
+        return
+    files = proposal.old.files if kept is None else proposal.old.files[1:]
+    if kept is not None:
+        yield "root is the one that you keep; the others may be of long ago"
+    yield "compare yourself with what you keep, or name a folder with all three after --root:"
+    yield from (f"  {line}" for line in proposal.based_on(files))
+    yield ""
+
+
 def idle(keys: Mapping[Path, Key], proposal: Proposal | None) -> Iterator[str]:
     """Say of each online key that nothing published names what it may be there for."""
     quorums = proposal.new.quorums.values() if proposal else ()

@@ -42,10 +42,12 @@ def _refuse(what: str) -> NoReturn:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        _refuse(f"{next(name for name in names if names.count(name) > 1)!r} twice")
-    return dict(pairs)
+    seen: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in seen:
+            _refuse(f"{name!r} twice")
+        seen[name] = value
+    return seen
 
 
 def _exact(text: str) -> int:

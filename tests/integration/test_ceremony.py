@@ -65,8 +65,8 @@ def test_three_of_five_sign_copies_and_the_result_verifies(five, drafted, tmp_pa
 
     # Each sees in plain words what it is about.
     said = ana.sign("draft.json")
-    assert "root 1: 3 of 5 must sign" in said
-    assert re.search(r"root: key ([0-9a-f]{8} ){8}\(ben, ecdsa\)", said)
+    assert "root: 3 of 5 must sign" in said
+    assert re.search(r'root: key ([0-9a-f]{8} ){8}\("ben", ecdsa\)', said)
     assert "signed root 1 and targets 1 with key " + ana.keyid[:8] in said
 
     # Two at once, each on a copy of their own.
@@ -81,7 +81,7 @@ def test_three_of_five_sign_copies_and_the_result_verifies(five, drafted, tmp_pa
     assert not data.exists()
     said = run(tmp_path, "status", copies["ana"], copies["ben"])
     assert "root: 2 of 3 signatures, 1 more needed" in said
-    assert f"missing  {cleo.keyid[:8]} (cleo, ed25519)" in said
+    assert f'missing  {cleo.keyid[:8]} ("cleo", ed25519)' in said
 
     # Eli gets Dan's copy, and so there is one chain less to merge.
     eli.sign(dan.home / "draft.json")

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import threading
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -125,6 +126,15 @@ def test_an_empty_draft_and_foreign_roles_are_refused(people, value):
     value["roles"]["root"] = {"signatures": [], "signed": []}
     with pytest.raises(CeremonyError, match="an object `signed`"):
         read_value(value)
+
+
+def test_a_draft_of_a_hundred_thousand_names_is_read_at_once():
+    names = ", ".join(f'"{number}": 1' for number in range(100_000)) + ', "7": 2'
+    began = time.perf_counter()
+    with pytest.raises(CeremonyError, match="'7' twice"):
+        drafts.parse("draft.json", b"{" + names.encode() + b"}")
+    # In the square of that it takes minutes.
+    assert time.perf_counter() - began < 10
 
 
 # --- merging

@@ -16,7 +16,7 @@ from tests.fakes.people import (
 from tests.fakes.tuf import NOW
 from tuf_repo.core.edits import Edits, edited, new_quorums, refuse_broken_rules
 from tuf_repo.core.numbers import LIMIT
-from tuf_repo.core.roles import Policy
+from tuf_repo.core.roles import SPEC_VERSION, Policy
 from tuf_repo.core.root import (
     X_NAME,
     Stamp,
@@ -92,6 +92,8 @@ def changed(parts, role, change):
         ("root", lambda part: part.update(consistent_snapshot=1)),
         ("root", lambda part: part.update(spec_version="1.999")),
         ("root", lambda part: part.update(spec_version=1.0)),
+        ("root", lambda part: part.update(spec_version="1.0.99")),
+        ("crates", lambda part: part.update(spec_version="1.0.031")),
         ("targets", lambda part: part["delegations"]["roles"][0].update(terminating=1)),
         ("crates", lambda part: part["delegations"]["succinct_roles"].update(bit_length=True)),
         ("root", lambda part: part["roles"]["root"].update(keyids="abc")),
@@ -120,9 +122,8 @@ def test_a_file_that_says_more_or_less_is_refused(parts, role, change):
         read_offline(changed(parts, role, change), "crates")
 
 
-def test_the_number_of_a_later_specification_of_the_same_kind_is_taken(parts):
-    later = changed(parts, "root", lambda part: part.update(spec_version="1.0.99"))
-    assert read_offline(later, "crates") == read_offline(parts, "crates")
+def test_the_number_of_the_specification_is_ours_whatever_python_tuf_is_at_hand(parts):
+    assert {part["spec_version"] for part in parts.values()} == {SPEC_VERSION}
 
 
 def _some(values):
@@ -350,7 +351,12 @@ def test_versions_go_on_above_both(offline):
 
 
 @pytest.mark.parametrize(
-    ("root", "targets", "crates"), [(5, 8, 3), (6, 8, 9), (5, 7, 9), (5, 8, 7), (5, 8, 8)]
+    ("root", "targets", "crates"),
+    [
+        *((5, 8, 3), (6, 8, 9), (5, 7, 9), (5, 8, 7), (5, 8, 8), (4, 8, 9)),
+        # Higher than all there is, and yet not the next: the base may be of long ago.
+        *((5, 9, 10), (5, 8, 10), (5, 9, 8), (5, 2**40, 9)),
+    ],
 )
 def test_versions_that_do_not_go_on_are_refused(offline, root, targets, crates):
     base = {"root": Stamp(4, 0), "targets": Stamp(7, 0), "crates": Stamp(3, 0)}
@@ -359,6 +365,23 @@ def test_versions_that_do_not_go_on_are_refused(offline, root, targets, crates):
     bad = {"root": Stamp(root, 0), "targets": Stamp(targets, 0), "crates": Stamp(crates, 0)}
     with pytest.raises(CeremonyError, match="version"):
         refuse_versions(offline, base, bad, bad)
+
+
+def test_files_that_stay_have_two_versions(offline):
+    same = {"root": Stamp(4, 0), "targets": Stamp(7, 0), "crates": Stamp(7, 0)}
+    with pytest.raises(CeremonyError, match="different versions"):
+        refuse_versions(offline, same, {**same, "root": Stamp(5, 0)}, ["root"])
+
+
+def test_the_first_versions_are_these_and_no_others(offline):
+    good = {"root": Stamp(1, 0), "targets": Stamp(1, 0), "crates": Stamp(2, 0)}
+    refuse_versions(offline, {}, good, good)
+    for role in good:
+        bad = {**good, role: Stamp(5, 0)}
+        with pytest.raises(
+            CeremonyError, match=f"{role} in the draft: expected version [12], got 5"
+        ):
+            refuse_versions(offline, {}, bad, bad)
 
 
 def test_used_up_versions_are_said_so(offline):

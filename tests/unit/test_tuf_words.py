@@ -127,15 +127,30 @@ def test_mixed_kinds_of_keys_verify_with_python_tuf(people):
 def test_a_first_repository_says_who_becomes_what(people, offline):
     stamps = {"root": Stamp(1, 0), "targets": Stamp(1, 0), "crates": Stamp(2, 0)}
     lines = list(words.first(replace(offline, extra={"root": {"x-a": [1]}}), stamps))
-    assert "root 1: 3 of 5 must sign; expires 1970-01-01T00:00:00Z" in lines
-    assert f"root: key {words.spelled(people.root[1].key.keyid)} (root 1, ecdsa)" in lines
-    assert "crates: covers index/*/*, index/*/*/*, in 512 bins (9 bits)" in lines
-    assert "root: field in: x-a = [1]" in lines
-    assert any(line.startswith("bins: signed by the signing machine alone") for line in lines)
+    assert lines[1:3] == ["root 1, expires 1970-01-01T00:00:00Z", "  root: 3 of 5 must sign"]
+    assert f'  root: key {words.spelled(people.root[1].key.keyid)} ("root 1", ecdsa)' in lines
+    at = lines.index("  crates: covers 2 path patterns")
+    assert lines[at + 1 : at + 4] == [
+        '  crates: path "index/*/*"',
+        '  crates: path "index/*/*/*"',
+        "crates 2, expires 1970-01-01T00:00:00Z",
+    ]
+    assert "  crates: 512 bins (9 bits)" in lines
+    assert "  root: field x-a = [1]" in lines
+    assert "  bins: signed by the signing machine alone" in lines
+
+
+BEFORE = {"root": Stamp(1, 0), "targets": Stamp(1, 0), "crates": Stamp(2, 0)}
+AFTER = {"root": Stamp(2, 0), "targets": Stamp(3, 0), "crates": Stamp(4, 0)}
+
+
+def whole(old, new):
+    return list(words.changes(old, new, BEFORE, AFTER))
 
 
 def said(old, new):
-    return list(words.changes(old, new, {"root": Stamp(1, 0)}, {"root": Stamp(2, 86_400)}))[1:]
+    """What is marked in the whole."""
+    return [line.strip() for line in whole(old, new) if line[:6].strip() in {"new", "goes", "now"}]
 
 
 def test_every_change_is_a_line(people, offline):
@@ -143,21 +158,52 @@ def test_every_change_is_a_line(people, offline):
     leaver = people.root[4].key
     edits = Edits({"root": [new.key]}, {"root": [leaver.keyid]}, {}, {"crates": 3}, 12)
     assert said(offline, edited(offline, edits)) == [
-        f"root: key out: {words.spelled(leaver.keyid)} (root 4, ed25519)",
-        f"root: key in: {words.spelled(new.key.keyid)} (new, ed25519)",
-        "crates: 3 of 3 must sign (before: 2 of 3)",
-        "crates: 4096 bins (12 bits) (before: 512 bins (9 bits))",
+        f'new   root: key {words.spelled(new.key.keyid)} ("new", ed25519)',
+        f'goes  root: key {words.spelled(leaver.keyid)} ("root 4", ed25519)',
+        "now   crates: 3 of 3 must sign (was 2 of 3)",
+        "now   crates: 4096 bins (12 bits) (was 512 bins (9 bits))",
     ]
+
+
+def test_of_every_file_that_is_signed_the_whole_is_said(people, offline):
+    """A key that is no difference may be one that went long ago: it was in the old file."""
+    lines = whole(offline, offline)
+    for role, quorum in offline.quorums.items():
+        for key in quorum.keys:
+            assert f"        {role}: key {words.person(key)}" in lines
+    for line in ("root: 3 of 5 must sign", 'crates: path "index/*/*"', "crates: 512 bins (9 bits)"):
+        assert f"        {line}" in lines
+    only = list(words.changes(offline, offline, BEFORE, {"crates": Stamp(3, 0)}))
+    assert only == [
+        "crates 3 (was 2), expires 1970-01-01T00:00:00Z (was 1970-01-01T00:00:00Z)",
+        "        bins: signed by the signing machine alone",
+        f"        bins: key {words.person(people.online['bins'].signer.public_key)}",
+        "        crates: 512 bins (9 bits)",
+        words.NOTHING,
+    ]
+
+
+def test_a_pattern_that_reads_like_two_is_seen_to_be_one(offline):
+    one = replace(offline, paths=(", ".join(offline.paths), "a\u3164b" * 99))
+    lines = [line.strip() for line in whole(one, one)]
+    assert "crates: covers 2 path patterns" in lines
+    assert 'crates: path "index/*/*, index/*/*/*"' in lines
+    assert 'crates: path "' + "a\\u3164b" * 99 + '"' in lines
+    single = whole(*[replace(offline, paths=("a/*",))] * 2)
+    assert "        crates: covers 1 path pattern" in single
 
 
 def test_fields_that_come_go_and_change_are_lines(offline):
     old = replace(offline, extra={"root": {"x-a": 1, "x-b": {"c": True}, "x-same": 0}})
     new = replace(offline, extra={"root": {"x-a": 2, "x-d": "e", "x-same": 0}})
     assert said(old, new) == [
-        "root: field x-a = 2 (before: 1)",
-        'root: field out: x-b = {"c": true}',
-        'root: field in: x-d = "e"',
+        "now   root: field x-a = 2 (was 1)",
+        'goes  root: field x-b = {"c": true}',
+        'new   root: field x-d = "e"',
     ]
+    # All of a value, and nothing in it that nobody sees.
+    long = replace(offline, extra={"root": {"x-a": "\ufe0f" + "a" * 190 + "end"}})
+    assert said(offline, long)[0].endswith("\\ufe0f" + "a" * 190 + 'end"')
 
 
 def test_a_key_that_is_written_otherwise_is_a_line(people, offline):
@@ -165,34 +211,39 @@ def test_a_key_that_is_written_otherwise_is_a_line(people, offline):
     renamed = SSlibKey(key.keyid, key.keytype, key.scheme, key.keyval, {X_NAME: "Eve"})
     new = with_quorum(offline, "crates", [renamed, *offline.quorums["crates"].keys[1:]])
     (line,) = said(offline, new)
-    assert "(crates 0, ed25519) is now written" in line
-    assert "(Eve, ed25519)" in line
+    assert line.startswith("now   crates: key ")
+    assert line.endswith('("Eve", ed25519) (was ("crates 0", ed25519))')
 
 
 def test_a_resigned_file_says_that_nothing_else_changes(offline):
-    before, after = {"root": Stamp(1, 0)}, {"root": Stamp(2, 86_400)}
-    assert list(words.changes(offline, offline, before, after)) == [
-        "root 1 becomes 2; expires 1970-01-02T00:00:00Z (before: 1970-01-01T00:00:00Z)",
-        "no key, threshold, delegation or other field changes",
-    ]
+    lines = list(words.changes(offline, offline, BEFORE, {"root": Stamp(2, 86_400)}))
+    assert lines[0] == ("root 2 (was 1), expires 1970-01-02T00:00:00Z (was 1970-01-01T00:00:00Z)")
+    assert lines[-1] == words.NOTHING
+    assert said(offline, offline) == []
 
 
 def test_names_cannot_play_with_the_terminal(offline):
-    key = Person("evil\x1b[2K\r\u202egood" + "x" * 100).key
-    (line,) = said(offline, with_quorum(offline, "crates", [*offline.quorums["crates"].keys, key]))[
-        :1
-    ]
-    assert "evil\\u001b[2K\\u000d\\u202egood" in line
-    assert line.isprintable()
-    assert "…" in line
+    """None of these comes into a draft; in what a draft starts from it may stand."""
+    for name, shown in (
+        ("evil\x1b[2K\r\u202egood" + "x" * 100, '("evil\\u001b[2K\\r\\u202egoodx'),
+        ("\u3164\u2800\ufe0f", '("\\u3164\\u2800\\ufe0f", ed25519)'),
+        ('Ana", ed25519) (x', '("Ana\\", ed25519) (x", ed25519)'),
+    ):
+        key = Person(name).key
+        old = with_quorum(offline, "crates", [*offline.quorums["crates"].keys, key])
+        line = said(old, offline)[-1]
+        assert shown in line
+        assert line.startswith("goes  crates: key ")
+        assert line.isascii() or "…" in line
+        assert line.isprintable()
 
 
 def test_who_is_missing_in_words(people):
     found = count_of(people, people.root[:2])
     lines = list(words.who(found))
     assert lines[0] == "root: 2 of 3 signatures, 1 more needed"
-    assert lines[1] == f"  signed   {people.root[0].key.keyid[:8]} (root 0, ed25519)"
-    assert lines[3] == f"  missing  {people.root[2].key.keyid[:8]} (root 2, ed25519)"
+    assert lines[1] == f'  signed   {people.root[0].key.keyid[:8]} ("root 0", ed25519)'
+    assert lines[3] == f'  missing  {people.root[2].key.keyid[:8]} ("root 2", ed25519)'
     done = list(words.who(count_of(people, people.root[:3])))
     assert done[0] == "root: 3 of 3 signatures, complete"
     assert done[4].startswith("  spare    ")
@@ -207,7 +258,7 @@ def test_a_signer_sees_the_whole_keyid_in_groups_that_can_be_read_aloud(people, 
     """Eight digits can be had for any key: a second key with the same eight takes a few days."""
     stamps = {"root": Stamp(1, 0), "targets": Stamp(1, 0), "crates": Stamp(2, 0)}
     first = " ".join(words.first(offline, stamps))
-    changed = " ".join(said(offline, with_quorum(offline, "root", [Person("n").key], 1)))
+    changed = " ".join(whole(offline, with_quorum(offline, "root", [Person("n").key], 1)))
     for text in (first, changed):
         for key in offline.quorums["root"].keys:
             groups = [key.keyid[at : at + 8] for at in range(0, 64, 8)]
@@ -220,14 +271,15 @@ def test_a_key_that_changes_its_name_on_the_way_to_another_role_is_a_line(people
     renamed = SSlibKey(key.keyid, key.keytype, key.scheme, key.keyval, {X_NAME: "Ben"})
     new = with_quorum(offline, "root", offline.quorums["root"].keys[:4])
     new = with_quorum(new, "crates", [*offline.quorums["crates"].keys, renamed])
-    (line,) = [line for line in said(offline, new) if "is now written" in line]
-    assert line.startswith(f"key {words.spelled(key.keyid)} (root 4, ed25519)")
-    assert "(Ben, ed25519)" in line
+    (line,) = [line for line in said(offline, new) if line.startswith("new")]
+    assert line == (
+        f'new   crates: key {words.spelled(key.keyid)} ("Ben", ed25519) (was ("root 4", ed25519))'
+    )
 
 
 def test_a_field_that_is_true_and_then_1_has_changed(offline):
     old, new = (replace(offline, extra={"root": {"x-a": value}}) for value in (True, 1))
-    assert said(old, new) == ["root: field x-a = 1 (before: true)"]
+    assert said(old, new) == ["now   root: field x-a = 1 (was true)"]
 
 
 def test_the_layout_follows_from_the_bits(offline):

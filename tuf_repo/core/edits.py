@@ -9,10 +9,18 @@ from typing import Any
 
 from securesystemslib.signer import Key
 
-from tuf_repo.core.bins import BITS_MAX, compile_patterns
+from tuf_repo.core.bins import BITS_MAX
+from tuf_repo.core.names import (
+    NAME_KIND,
+    NAME_MAX_CHARS,
+    VALUE_MAX_CHARS,
+    is_field,
+    is_name,
+    is_pattern,
+)
 from tuf_repo.core.publickeys import canonical_key, public_bytes, refuse_shared_keys
 from tuf_repo.core.roles import BINS, ROOT, SNAPSHOT, TARGETS, TIMESTAMP
-from tuf_repo.core.root import ONLINE, Offline, Quorum, as_text
+from tuf_repo.core.root import ONLINE, X_NAME, Offline, Quorum, as_text
 from tuf_repo.errors import EditError
 
 
@@ -80,6 +88,7 @@ def refuse_broken_rules(old: Offline | None, new: Offline) -> None:
     3. `targets` and the role below share no key; an online key serves nothing else.
     4. The delegation covers paths as before, in a way that we can read, and bins can be published.
     5. Bins keep their names, or snapshot and timestamp keys are all new.
+    6. All that it says can be shown to people, in full, and is what it looks like.
 
     Raises:
         EditError: one is broken; the text says what to do.
@@ -94,6 +103,7 @@ def refuse_broken_rules(old: Offline | None, new: Offline) -> None:
     _refuse_delegation(old, new)  # 4.
     if old is not None and not new.layout.keeps_names_of(old.layout):  # 5.
         _refuse_kept_keys(old, new)
+    _refuse_hidden(new)  # 6.
 
 
 def _refuse_threshold(role: str, quorum: Quorum) -> None:
@@ -146,10 +156,11 @@ def _refuse_shared_roles(new: Offline) -> None:
 def _refuse_delegation(old: Offline | None, new: Offline) -> None:
     if not new.paths:
         raise EditError(TARGETS, "path patterns for the delegation", "none")
-    try:
-        compile_patterns(new.paths)
-    except ValueError as error:
-        raise EditError(TARGETS, "simple path patterns", str(error)) from None
+    for path in new.paths:
+        if not is_pattern(path):
+            raise EditError(
+                TARGETS, "simple path patterns, of A-Z a-z 0-9 _ * ? / . and - only", ascii(path)
+            )
     if old is not None and (old.delegation, old.paths) != (new.delegation, new.paths):
         raise EditError(
             TARGETS, f"{old.delegation} for {_listed(old.paths)} as before", _listed(new.paths)
@@ -173,6 +184,32 @@ def _refuse_kept_keys(old: Offline, new: Offline) -> None:
             f"old ones for {_listed(kept)}; use `tuf-repo rotate {SNAPSHOT} {TIMESTAMP}"
             f" --bin-bits {new.bits}`",
         )
+
+
+def _refuse_hidden(new: Offline) -> None:
+    for role in new.roles:
+        for key in new.quorums[role].keys:
+            _refuse_hidden_in(key)
+    for role in new.files:
+        for name, value in new.extra.get(role, {}).items():
+            if not is_field(name):
+                raise EditError(
+                    role, f"extra fields x-… of at most {NAME_MAX_CHARS} characters", ascii(name)
+                )
+            if len(as_text(value)) > VALUE_MAX_CHARS:
+                raise EditError(
+                    role, f"extra fields of at most {VALUE_MAX_CHARS} characters", f"more in {name}"
+                )
+
+
+def _refuse_hidden_in(key: Key) -> None:
+    more = sorted(key.unrecognized_fields.keys() - {X_NAME})
+    if more:
+        raise EditError(f"key {key.keyid[:8]}", f"no extra field but {X_NAME}", ascii(more[0]))
+    name = key.unrecognized_fields.get(X_NAME, "none")
+    if not isinstance(name, str) or not is_name(name):
+        got = ascii(name)[:NAME_MAX_CHARS]
+        raise EditError(f"key {key.keyid[:8]}", f"a name of {NAME_KIND}", got)
 
 
 def _publics(quorum: Quorum) -> set[bytes]:

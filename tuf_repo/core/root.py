@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,8 +17,18 @@ from securesystemslib.signer import Key
 from tuf.api.metadata import DelegatedRole, Delegations, Role, Root, SuccinctRoles, Targets
 
 from tuf_repo.core.bins import BinLayout
+from tuf_repo.core.names import is_delegation
 from tuf_repo.core.numbers import LIMIT
-from tuf_repo.core.roles import BINS, ROOT, SNAPSHOT, TARGETS, TIMESTAMP, X_ROLE, Policy
+from tuf_repo.core.roles import (
+    BINS,
+    ROOT,
+    SNAPSHOT,
+    SPEC_VERSION,
+    TARGETS,
+    TIMESTAMP,
+    X_ROLE,
+    Policy,
+)
 from tuf_repo.core.times import from_text
 from tuf_repo.errors import CeremonyError
 
@@ -31,7 +40,6 @@ ONLINE = (SNAPSHOT, TIMESTAMP, BINS)
 """The roles that the signing machine holds keys of."""
 # python-tuf looks at shapes, not at every type: a keyid may be a list, a threshold a text.
 _ODD = (ValueError, KeyError, TypeError, AttributeError)
-_SPEC_VERSION = re.compile(r"1\.0\.[0-9]{1,3}")
 _RESERVED = frozenset({ROOT, TARGETS, *ONLINE})
 
 
@@ -96,6 +104,10 @@ def read_offline(signed: Mapping[str, Json], delegation: str) -> Offline:
     """
     if delegation in _RESERVED:
         raise CeremonyError("delegation", "a name of its own", delegation)
+    if not is_delegation(delegation):
+        raise CeremonyError(
+            "delegation", "a name of at most 31 of a-z, 0-9 and -", repr(delegation)
+        )
     root = _parsed(Root.from_dict, signed, ROOT)
     targets = _parsed(Targets.from_dict, signed, TARGETS)
     below = _parsed(Targets.from_dict, signed, delegation)
@@ -177,9 +189,6 @@ def _extra(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse_more(role: str, signed: Json, offline: Offline) -> None:
     ours = build(role, offline, stamp_of(role, signed))
-    # Of a later python-tuf, which writes a later number there.
-    if _SPEC_VERSION.fullmatch(str(signed["spec_version"])):
-        ours["spec_version"] = str(signed["spec_version"])
     for key in sorted(ours.keys() | signed.keys()):
         if key not in ours or key not in signed or as_text(ours[key]) != as_text(signed[key]):
             raise CeremonyError(role, "what this program writes and can show, nothing more", key)
@@ -194,13 +203,14 @@ def as_text(value: object) -> str:
 
 
 def build(role: str, offline: Offline, stamp: Stamp) -> Json:
-    """Return the signed part of one file."""
+    """Return the signed part of one file; SPEC_VERSION is ours, whatever python-tuf is at hand."""
     expires = datetime.fromtimestamp(stamp.expires, UTC)
     extra = dict(offline.extra.get(role, {}))
     if role == ROOT:
         quorums = {name: offline.quorums[name] for name in (ROOT, TARGETS, SNAPSHOT, TIMESTAMP)}
         return Root(
             version=stamp.version,
+            spec_version=SPEC_VERSION,
             expires=expires,
             keys=_keys(quorums.values()),
             roles={name: Role(each.ids(), each.threshold) for name, each in quorums.items()},
@@ -210,6 +220,7 @@ def build(role: str, offline: Offline, stamp: Stamp) -> Json:
     delegations = _to_bins(offline) if role != TARGETS else _to_delegation(offline)
     return Targets(
         version=stamp.version,
+        spec_version=SPEC_VERSION,
         expires=expires,
         delegations=delegations,
         unrecognized_fields={**extra, X_ROLE: role},
@@ -248,6 +259,33 @@ def _built(role: str, offline: Offline) -> str:
     return as_text(build(role, offline, Stamp(1, 0)))
 
 
+def next_versions(
+    base: Mapping[str, Stamp], new: Offline, wanted: Collection[str]
+) -> dict[str, int]:
+    """Return the versions of the wanted files: what may come, and nothing else.
+
+    `targets` and the role below never carry one number: hosts could answer one with the other.
+
+    Args:
+        base: what is in force, by file; empty for a first repository.
+        new: the roles as they will be.
+        wanted: the files that are new.
+
+    Raises:
+        CeremonyError: the numbers are used up.
+    """
+    # TUF 5.3.5: a root is exactly one newer, so that clients can walk the chain.
+    versions = {ROOT: base[ROOT].version + 1 if base else 1} if ROOT in wanted else {}
+    below = max(base[role].version for role in new.files[1:]) if base else 0
+    for role in new.files[1:]:
+        if role in wanted:
+            versions[role] = below = below + 1
+    for role, version in versions.items():
+        if version >= LIMIT:
+            raise CeremonyError(role, f"a version below {LIMIT}", str(version))
+    return versions
+
+
 def next_files(
     base: Mapping[str, Stamp] | None,
     new: Offline,
@@ -257,26 +295,18 @@ def next_files(
 ) -> dict[str, Json]:
     """Build the next version of the wanted files.
 
-    `targets` and the role below never carry one number: hosts could answer one with the other.
-
     Raises:
         CeremonyError: the numbers are used up.
     """
     seconds = {ROOT: policy.root_seconds, TARGETS: policy.targets_seconds}
-    root = base[ROOT].version if base else 0
-    below = max(base[role].version for role in new.files[1:]) if base else 0
-    built = {}
-    for role in new.files:
-        if role in wanted:
-            if role == ROOT:
-                version = root + 1
-            else:
-                version = below = below + 1
-            if version >= LIMIT:
-                raise CeremonyError(role, f"a version below {LIMIT}", str(version))
-            expires = int(now) + seconds.get(role, policy.delegation_seconds)
-            built[role] = build(role, new, Stamp(version, expires))
-    return built
+    return {
+        role: build(
+            role,
+            new,
+            Stamp(version, int(now) + seconds.get(role, policy.delegation_seconds)),
+        )
+        for role, version in next_versions(base or {}, new, wanted).items()
+    }
 
 
 def refuse_versions(
@@ -285,7 +315,9 @@ def refuse_versions(
     stamps: Mapping[str, Stamp],
     fresh: Collection[str],
 ) -> None:
-    """Versions go on as `next_files` lets them.
+    """Versions are the very ones that `next_files` gives.
+
+    A number that was merely higher would let a draft pass that starts from files of long ago.
 
     Args:
         new: the roles as they will be.
@@ -296,16 +328,11 @@ def refuse_versions(
     Raises:
         CeremonyError: a version is not the one that follows, or two files share one.
     """
-    wanted = before[ROOT].version + 1 if before else 1
-    # TUF 5.3.5: a root is exactly one newer, so that clients can walk the chain.
-    if ROOT in fresh and stamps[ROOT].version != wanted:
-        raise CeremonyError("root in the draft", f"version {wanted}", str(stamps[ROOT].version))
-    below = new.files[1:]
-    highest = max(before[role].version for role in below) if before else 0
-    for role in below:
-        if role in fresh and stamps[role].version <= highest:
+    for role, version in next_versions(before, new, fresh).items():
+        if stamps[role].version != version:
             raise CeremonyError(
-                f"{role} in the draft", f"a version above {highest}", str(stamps[role].version)
+                f"{role} in the draft", f"version {version}", str(stamps[role].version)
             )
+    below = new.files[1:]
     if len({stamps[role].version for role in below}) < len(below):
         raise CeremonyError("draft", f"different versions of {' and '.join(below)}", "the same")
