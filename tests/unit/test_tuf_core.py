@@ -341,6 +341,13 @@ def test_a_next_publication_has_higher_numbers_and_loses_nothing():
     assert len(successor(fixed=fixed)) == 2
 
 
+def test_a_next_publication_uses_no_number_twice_and_none_beyond_the_limit():
+    bins = state().bins
+    twice = {**bins, "crates-0": BinFacts(2_001, bins["crates-0"].expires, b"", ())}
+    assert any("the number of timestamp too" in text for text in successor(bins=twice))
+    assert any("a number from 1, below" in text for text in successor(timestamp_version=LIMIT))
+
+
 def test_a_first_publication_follows_nothing():
     old = state(timestamp_version=0, snapshot=None, bins={"none": BinFacts(0, 0, b"", ())})
     assert re.search("none", " ".join(map(str, check.successor_findings(old, state()))))
