@@ -76,6 +76,7 @@ def run(commands, environment, folder):
 def main(arguments):
     path = f"{SCRIPTS}{os.pathsep}{os.environ.get('PATH', '')}"
     with folder_for_tests() as folder:
+        os.chmod(folder, 0o755)  # Some tests are other users for a while.
         environment = {**os.environ, "PATH": path, "TMPDIR": folder}
         for commands in steps(arguments, folder):
             if code := run(commands, environment, folder):
