@@ -168,12 +168,12 @@ class Storage(MetadataFolder):
         if roots:
             self._disk.sync()
         self._disk.rename(self._staged(version), self.path / TIMESTAMP_FILE)
-        if roots:
-            self._disk.remove(self._state / _PROMOTION_FILE)
 
     def settle(self) -> None:
-        """Make the commit durable."""
+        """Make the commit durable; only then may the note of a promotion go."""
         self._disk.sync()
+        if (self._state / _PROMOTION_FILE).exists():
+            self._disk.remove(self._state / _PROMOTION_FILE)
 
     def recover(self) -> None:
         """Remove the staged timestamps and roots that a crash left; their numbers stay used."""

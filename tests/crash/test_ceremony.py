@@ -126,7 +126,7 @@ def original_version(repository):
 def test_a_root_is_durable_before_the_timestamp_that_needs_it(prepared, tmp_path):
     """A disk may keep the last rename and lose the one before, where nothing was synced between."""
     original, files = prepared
-    at_commit = []
+    at_commit, at_removal = [], []
 
     class Watching(PosixDisk):
         unsynced = ()
@@ -137,6 +137,11 @@ def test_a_root_is_durable_before_the_timestamp_that_needs_it(prepared, tmp_path
             super().rename(source, path)
             self.unsynced = (*self.unsynced, path.name)
 
+        def remove(self, path):
+            if path.name == "promotion.json" and path.exists():
+                at_removal.append(self.unsynced)
+            super().remove(path)
+
         def sync(self):
             super().sync()
             self.unsynced = ()
@@ -146,6 +151,7 @@ def test_a_root_is_durable_before_the_timestamp_that_needs_it(prepared, tmp_path
     repository = Repository(base, policy=Policy(block=15)).use(Watching(base))
     take(repository, files, Recorded(base / "keys"))
     assert at_commit == [()]
+    assert at_removal == [()], "the note that roots may lack their timestamp goes too early"
 
 
 # ---- the whole signer: ledger, links, keys and all
