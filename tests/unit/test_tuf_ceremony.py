@@ -30,26 +30,6 @@ from tuf_repo.online import OnlineKeys
 from tuf_repo.proposal import fingerprint, propose, read_proposal, refuse_expired
 
 
-@pytest.fixture(scope="module")
-def people():
-    return People()
-
-
-@pytest.fixture(scope="module")
-def base(people):
-    return people.base()
-
-
-@pytest.fixture
-def repository(tmp_path):
-    """A trial, published, in its data folder."""
-    made = Repository(tmp_path / "data")
-    made.base.mkdir()
-    made.init()
-    os.rename(made.base / "offline", made.base / "offline-keys")
-    return made
-
-
 def complete(people, base, edits):
     """A change of the bins, signed by enough."""
     return signed_by(draft_of(base, edits), *people.crates[:2])
@@ -289,13 +269,13 @@ def test_finish_does_not_mix_two_ceremonies(people, base, tmp_path):
     assert os.listdir(out) == ["3.crates.json"]
 
 
-def test_finish_refuses_a_draft_of_another_or_an_older_repository(people, base, repository):
-    data = data_of(repository)
-    path = file_of(repository.base, complete(people, base, Edits(bits=10)))
+def test_finish_refuses_a_draft_of_another_or_an_older_repository(people, base, trial):
+    data = data_of(trial)
+    path = file_of(trial.base, complete(people, base, Edits(bits=10)))
     with pytest.raises(CeremonyError, match="another repository or is outdated"):
         ceremony.finish([path], data=data, out=data.ceremony, now=NOW)
     first = file_of(
-        repository.base, signed_by(people.init(), *people.root[:3], *people.crates[:2]), "1.json"
+        trial.base, signed_by(people.init(), *people.root[:3], *people.crates[:2]), "1.json"
     )
     with pytest.raises(CeremonyError, match="no repository yet"):
         ceremony.finish([first], data=data, out=data.ceremony, now=NOW)
@@ -328,24 +308,24 @@ def test_each_later_ceremony_builds_on_the_one_before(people, base):
         assert after.signed.version == before.signed.version + 1
 
 
-def test_what_is_in_force_is_read_from_the_published_metadata(repository):
-    found = ceremony.read_base(repository.folder())
+def test_what_is_in_force_is_read_from_the_published_metadata(trial):
+    found = ceremony.read_base(trial.folder())
     assert {role: file.signed["version"] for role, file in found.items()} == {
         "root": 1,
         "targets": 1,
         "crates": 2,
     }
-    repository.publish(repository.open(), {"index/a/b": target()})
-    assert ceremony.read_base(repository.folder()) == found
+    trial.publish(trial.open(), {"index/a/b": target()})
+    assert ceremony.read_base(trial.folder()) == found
 
 
-def test_a_root_without_its_publication_waits_for_the_signer(people, repository):
-    data = data_of(repository)
+def test_a_root_without_its_publication_waits_for_the_signer(people, trial):
+    data = data_of(trial)
     draft = drafting.adopt(data, people.edits(), **OUTSIDE)
     done = signed_by(draft, *people.root[:3], *people.crates[:2])
     write_in_force(data.metadata, {"root": done.roles["root"]})
     with pytest.raises(CeremonyError, match="start the signer, which finishes it"):
-        ceremony.read_base(repository.folder())
+        ceremony.read_base(trial.folder())
 
 
 def test_a_proposal_is_made_and_examined_by_the_same_rules(people, base):
@@ -353,8 +333,8 @@ def test_a_proposal_is_made_and_examined_by_the_same_rules(people, base):
     assert read_proposal(proposal.draft) == proposal
 
 
-def test_a_finished_succession_has_its_online_keys_at_hand(people, repository):
-    data = data_of(repository)
+def test_a_finished_succession_has_its_online_keys_at_hand(people, trial):
+    data = data_of(trial)
     drafting.adopt(data, people.edits(), **OUTSIDE)
-    signers = OnlineKeys.load(data.keys).signers_for(Repository(repository.base).open()._trust)
+    signers = OnlineKeys.load(data.keys).signers_for(Repository(trial.base).open()._trust)
     assert signers.bins

@@ -11,7 +11,6 @@ import pytest
 from tests.fakes.disk import Crash, CrashingDisk
 from tests.fakes.people import (
     OUTSIDE,
-    People,
     Person,
     data_of,
     draft_of,
@@ -32,27 +31,6 @@ from tuf_repo.first import begin
 from tuf_repo.folder import FINISHING
 from tuf_repo.keys import create_online_signers
 from tuf_repo.proposal import fingerprint, read_proposal
-
-
-@pytest.fixture(scope="module")
-def people():
-    return People()
-
-
-@pytest.fixture(scope="module")
-def base(people):
-    return people.base()
-
-
-@pytest.fixture
-def repository(tmp_path):
-    """A trial, published, in its data folder."""
-    made = Repository(tmp_path / "data")
-    made.base.mkdir()
-    made.init()
-    os.rename(made.base / "offline", made.base / "offline-keys")
-    return made
-
 
 # --- a base of long ago
 
@@ -191,14 +169,14 @@ def test_keys_that_nobody_here_may_see_are_named_on_stderr(people, tmp_path, cap
         assert f"whether the signer has {role} {whole}" in captured.err
 
 
-def test_an_online_key_that_is_in_force_is_not_asked_for_again(repository, people):
-    data = data_of(repository)
-    draft = drafting.resign(ceremony.read_base(repository.folder()), [], **OUTSIDE)
+def test_an_online_key_that_is_in_force_is_not_asked_for_again(trial, people):
+    data = data_of(trial)
+    draft = drafting.resign(ceremony.read_base(trial.folder()), [], **OUTSIDE)
     signers = [keyfiles.load(path, None) for path in data.offline_keys.iterdir()]
     for signer in signers:
         draft = ceremony.signed(read_proposal(draft), signer)
     (data.keys / "bins.pem").unlink()
-    path = file_of(repository.base, draft)
+    path = file_of(trial.base, draft)
     assert ceremony.finish([path], data=data, out=data.ceremony, now=NOW).files
 
 
@@ -238,12 +216,12 @@ def ends_well(path, data, files, capsys):
 def test_a_first_finish_that_was_cut_short_and_whose_files_were_taken_ends_well(
     people, tmp_path, capsys
 ):
-    repository = Repository(tmp_path / "data")
-    data = data_of(repository)
+    trial = Repository(tmp_path / "data")
+    data = data_of(trial)
     signers, draft = first_draft(people, data)
     path = file_of(tmp_path, draft)
     files = cut_short(path, data)
-    begin(repository.storage, signers, files, {}, **repository.outside())
+    begin(trial.storage, signers, files, {}, **trial.outside())
     # A copy with one signature more: still the same draft.
     more = file_of(tmp_path, signed_by(draft, people.root[4]), "more.json")
     other = file_of(tmp_path, signed_by(people.init(), *people.root[:3], *people.crates), "o.json")
@@ -254,25 +232,25 @@ def test_a_first_finish_that_was_cut_short_and_whose_files_were_taken_ends_well(
 
 
 def test_a_later_finish_that_was_cut_short_and_whose_files_were_taken_ends_well(
-    repository, people, capsys
+    trial, people, capsys
 ):
-    data, publisher = data_of(repository), repository.open()
-    draft = drafting.resign(ceremony.read_base(repository.folder()), [], **OUTSIDE)
+    data, publisher = data_of(trial), trial.open()
+    draft = drafting.resign(ceremony.read_base(trial.folder()), [], **OUTSIDE)
     for signer in [keyfiles.load(path, None) for path in data.offline_keys.iterdir()]:
         draft = ceremony.signed(read_proposal(draft), signer)
-    path = file_of(repository.base, draft)
+    path = file_of(trial.base, draft)
     files = cut_short(path, data)
     succession = publisher.succession(files, now=NOW)
     publisher.commit(publisher.stage({}, {}, now=NOW, succession=succession))
     ends_well(path, data, files, capsys)
 
 
-def test_the_mark_of_another_finish_stays(repository, people):
-    data, publisher = data_of(repository), repository.open()
-    draft = drafting.resign(ceremony.read_base(repository.folder()), [], **OUTSIDE)
+def test_the_mark_of_another_finish_stays(trial, people):
+    data, publisher = data_of(trial), trial.open()
+    draft = drafting.resign(ceremony.read_base(trial.folder()), [], **OUTSIDE)
     for signer in [keyfiles.load(path, None) for path in data.offline_keys.iterdir()]:
         draft = ceremony.signed(read_proposal(draft), signer)
-    path = file_of(repository.base, draft)
+    path = file_of(trial.base, draft)
     files = dict(read_proposal(draft).files())
     succession = publisher.succession(files, now=NOW)
     publisher.commit(publisher.stage({}, {}, now=NOW, succession=succession))

@@ -24,27 +24,6 @@ from tuf_repo.folder import DataFolder
 from tuf_repo.proposal import fingerprint, read_proposal
 from tuf_repo.storage import MetadataFolder
 
-
-@pytest.fixture(scope="module")
-def people():
-    return People()
-
-
-@pytest.fixture(scope="module")
-def base(people):
-    return people.base()
-
-
-@pytest.fixture
-def repository(tmp_path):
-    """A trial, published, in its data folder."""
-    made = Repository(tmp_path / "data")
-    made.base.mkdir()
-    made.init()
-    os.rename(made.base / "offline", made.base / "offline-keys")
-    return made
-
-
 # --- drafting
 
 
@@ -168,8 +147,8 @@ def test_rotating_a_persons_key_says_both_keys(people, base):
             drafting.rotate(base, ["crates"], part, None, **OUTSIDE)
 
 
-def test_rotating_online_keys_makes_them_beside_the_old(repository):
-    data = data_of(repository)
+def test_rotating_online_keys_makes_them_beside_the_old(trial):
+    data = data_of(trial)
     base = ceremony.read_base(MetadataFolder(data.metadata))
     draft = drafting.rotate(base, ["snapshot", "bins"], Edits(), data.keys, **OUTSIDE)
     proposal = read_proposal(draft)
@@ -189,8 +168,8 @@ def test_an_online_key_elsewhere_is_rotated_by_its_public_half(base):
         drafting.rotate(base, ["bins"], Edits(), None, **OUTSIDE)
 
 
-def test_no_key_is_made_for_a_draft_that_breaks_a_rule(repository):
-    data = data_of(repository)
+def test_no_key_is_made_for_a_draft_that_breaks_a_rule(trial):
+    data = data_of(trial)
     base = ceremony.read_base(MetadataFolder(data.metadata))
     before = sorted(os.listdir(data.keys))
     with pytest.raises(EditError, match="old ones for timestamp"):
@@ -203,8 +182,8 @@ def test_no_key_is_made_for_a_draft_that_breaks_a_rule(repository):
 # --- from a trial to people
 
 
-def test_adopting_replaces_every_key_and_is_signed_by_the_trial(people, repository):
-    data = data_of(repository)
+def test_adopting_replaces_every_key_and_is_signed_by_the_trial(people, trial):
+    data = data_of(trial)
     draft = drafting.adopt(data, people.edits(), **OUTSIDE)
     proposal = read_proposal(draft)
     olds = {key.keyid for q in proposal.old.quorums.values() for key in q.keys}
@@ -217,15 +196,15 @@ def test_adopting_replaces_every_key_and_is_signed_by_the_trial(people, reposito
         ("targets", "", 2),
         ("crates", "", 2),
     ]
-    path = file_of(repository.base, signed_by(draft, *people.root[1:4], *people.crates[1:]))
+    path = file_of(trial.base, signed_by(draft, *people.root[1:4], *people.crates[1:]))
     done = ceremony.finish([path], data=data, out=data.ceremony, now=NOW)
     assert done.files == ("4.crates.json", "3.targets.json", "2.root.json")
     assert done.root_sha256 == fingerprint((data.ceremony / "2.root.json").read_bytes())
 
 
-def test_a_trials_own_key_stays_in_no_quorum(people, repository):
-    data = data_of(repository)
-    trial = Repository(repository.base).open()._trust.root
+def test_a_trials_own_key_stays_in_no_quorum(people, trial):
+    data = data_of(trial)
+    trial = Repository(trial.base).open()._trust.root
     key = trial.get_key(trial.roles["targets"].keyids[0])
     edits = people.edits(added={**people.edits().added, "root": [key]}, thresholds={"root": 1})
     before = sorted(os.listdir(data.keys))
@@ -234,12 +213,12 @@ def test_a_trials_own_key_stays_in_no_quorum(people, repository):
     assert sorted(os.listdir(data.keys)) == before
 
 
-def test_only_a_trial_can_be_adopted(people, repository, tmp_path):
+def test_only_a_trial_can_be_adopted(people, trial, tmp_path):
     with pytest.raises(EditError, match="keys to add only"):
-        drafting.adopt(data_of(repository), Edits(dropped={"root": ["a"]}), **OUTSIDE)
-    (repository.base / "offline-keys" / "root.pem").unlink()
+        drafting.adopt(data_of(trial), Edits(dropped={"root": ["a"]}), **OUTSIDE)
+    (trial.base / "offline-keys" / "root.pem").unlink()
     with pytest.raises(CeremonyError, match="a trial, its root key in"):
-        drafting.adopt(data_of(repository), people.edits(), **OUTSIDE)
+        drafting.adopt(data_of(trial), people.edits(), **OUTSIDE)
     with pytest.raises(CeremonyError, match="for the first one: `tuf-repo init`"):
         drafting.adopt(DataFolder(tmp_path), people.edits(), **OUTSIDE)
 

@@ -5,30 +5,11 @@ from dataclasses import replace
 import pytest
 from securesystemslib.signer import SSlibKey
 
-from tests.fakes.people import People, with_quorum
-from tests.fakes.tuf import NOW
+from tests.fakes.people import with_quorum
 from tuf_repo.core.edits import refuse_broken_rules
 from tuf_repo.core.names import is_name
-from tuf_repo.core.roles import Policy
-from tuf_repo.core.root import X_NAME, next_files, read_offline
+from tuf_repo.core.root import X_NAME, read_offline
 from tuf_repo.errors import CeremonyError, EditError
-from tuf_repo.proposal import read_proposal
-
-
-@pytest.fixture(scope="module")
-def people():
-    return People()
-
-
-@pytest.fixture(scope="module")
-def offline(people):
-    return read_proposal(people.init()).new
-
-
-@pytest.fixture(scope="module")
-def parts(offline):
-    """The signed parts of the first files."""
-    return next_files(None, offline, offline.files, NOW, Policy())
 
 
 @pytest.mark.parametrize(

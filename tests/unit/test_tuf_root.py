@@ -8,7 +8,6 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 from tuf.api.metadata import Root, Targets
 
 from tests.fakes.people import (
-    People,
     Person,
     under_keyid,
     with_quorum,
@@ -27,25 +26,8 @@ from tuf_repo.core.root import (
     stamp_of,
 )
 from tuf_repo.errors import CeremonyError, EditError, KeyFileError
-from tuf_repo.proposal import read_proposal
 
 DAY = 86_400
-
-
-@pytest.fixture(scope="module")
-def people():
-    return People()
-
-
-@pytest.fixture(scope="module")
-def offline(people):
-    return read_proposal(people.init()).new
-
-
-@pytest.fixture(scope="module")
-def parts(offline):
-    """The signed parts of the first files."""
-    return next_files(None, offline, offline.files, NOW, Policy())
 
 
 # --- reading and writing

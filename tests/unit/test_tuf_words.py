@@ -7,45 +7,25 @@ from securesystemslib.signer import SSlibKey
 from tuf.api.metadata import Metadata
 
 from tests.fakes.people import (
-    People,
     Person,
     signed_by,
     under_keyid,
     with_quorum,
 )
-from tests.fakes.tuf import NOW
 from tuf_repo.core import words
 from tuf_repo.core.edits import Edits, edited
 from tuf_repo.core.quorums import asked, count, member, refuse_bad_signatures, verifies
-from tuf_repo.core.roles import Policy
 from tuf_repo.core.root import (
     X_NAME,
     Offline,
     Quorum,
     Stamp,
     build,
-    next_files,
 )
 from tuf_repo.errors import CeremonyError
 from tuf_repo.proposal import read_proposal
 
 DAY = 86_400
-
-
-@pytest.fixture(scope="module")
-def people():
-    return People()
-
-
-@pytest.fixture(scope="module")
-def offline(people):
-    return read_proposal(people.init()).new
-
-
-@pytest.fixture(scope="module")
-def parts(offline):
-    """The signed parts of the first files."""
-    return next_files(None, offline, offline.files, NOW, Policy())
 
 
 # --- quorums
