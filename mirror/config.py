@@ -116,7 +116,7 @@ class Config:
         default=None,
         metadata=_about(
             whole(5, 16),
-            "2^N bins, fixed when the repository is made (default: cache 9, index 12)",
+            "2^N bins, fixed when the repository is made (default: cache 9, index 13)",
             (UP, INIT),
         ),
     )
@@ -262,7 +262,7 @@ class Config:
         if self.bin_bits is not None:
             return self.bin_bits
         # tuf_repo/README.md has the figures that say so.
-        return 9 if self.mode in {"cache", "list"} else 12
+        return 9 if self.mode in {"cache", "list"} else 13
 
     @property
     def url(self) -> str:

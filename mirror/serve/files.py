@@ -6,7 +6,9 @@ kept in memory for as long as the file on disk stays the same one.
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import gzip
 import os
 import stat
 import threading
@@ -20,6 +22,8 @@ from mirror.serve.answers import Headers, Message, body_of, start_of
 SMALL_MAX_BYTES = 256 * 1024
 """Up to here a file is read at once, sent in one write, and kept."""
 KEPT_MAX_BYTES = 24_000_000
+PACK_LEVEL = 6
+"""A snapshot of 8,192 bins: 352 kB to 58 kB in 12 ms, once for each publication and worker."""
 _KEPT_OVERHEAD_BYTES = 2_000  # of a file's headers and keys, so that many small ones count too
 
 # macOS has no O_PATH; there a folder must be readable to be passed through.
@@ -110,19 +114,49 @@ class Files:
 
         Without a `tag` of the content (a digest, a version), inode and time become its ETag.
         """
+        key = self._key_now(path)
+        if key is None:
+            return None
+        return self._kept_as((path, dress), key) or self._load(path, dress, tag)
+
+    async def get_packed(self, path: str, dress: Dress, tag: str) -> Stored | None:
+        """Return a file as an answer that is gzip-compressed, or None where there is no such file.
+
+        For files that never change and have no compressed twin on the disk. Packed off the loop,
+        and kept.
+        """
+        key, name = self._key_now(path), (path, dress)
+        if key is None:
+            return None
+        if (kept := self._kept_as(name, key)) is not None:
+            return kept
+        data = await asyncio.to_thread(self._packed, path)
+        if data is None:
+            return None
+        stored = _answer(path, dress.headers, tag, data, len(data))
+        self._forget(name)
+        self._keep(name, key, stored)
+        return stored
+
+    def _key_now(self, path: str) -> Key | None:
         try:
-            key = _key(os.stat(self._prefix + path, follow_symlinks=False))
+            return _key(os.stat(self._prefix + path, follow_symlinks=False))
         except OSError as error:
             _raise_unless_absent(error)
             return None
         except ValueError:  # a NUL in it
             return None
-        name = (path, dress)
+
+    def _kept_as(self, name: tuple[str, Dress], key: Key) -> Stored | None:
         kept = self._kept.get(name)
-        if kept is not None and kept[0] == key:
-            self._kept.move_to_end(name)
-            return kept[1]
-        return self._load(path, dress, tag)
+        if kept is None or kept[0] != key:
+            return None
+        self._kept.move_to_end(name)
+        return kept[1]
+
+    def _packed(self, path: str) -> bytes | None:
+        data = self.read(path)
+        return None if data is None else gzip.compress(data, PACK_LEVEL, mtime=0)
 
     def exists(self, path: str) -> bool:
         """Whether there is a regular file of that path."""

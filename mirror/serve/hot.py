@@ -240,7 +240,9 @@ class Hot:
         _, _, kind, *rest = asked.path.split("/", 3)
         stored = None
         if kind == "metadata" and rest:
-            stored = self._site.metadata(rest[0])
+            if asked.gzip:
+                stored = await self._site.packed_metadata(rest[0])
+            stored = stored or self._site.metadata(rest[0])
         elif kind == "targets" and rest:
             stored = self._site.target(rest[0], gzip=asked.gzip)
         return stored or self._nothing_at(asked)

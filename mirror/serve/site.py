@@ -46,7 +46,8 @@ _BYTES = (b"content-type", b"application/octet-stream")
 
 _INDEX_FILE = (Dress((_TEXT, _FOR_A_MOMENT, _VARY)), Dress((_TEXT, _FOR_A_MOMENT, _VARY, _GZIP)))
 _TARGET_FILE = (Dress((_TEXT, _FOR_EVER, _VARY)), Dress((_TEXT, _FOR_EVER, _VARY, _GZIP)))
-_METADATA_FILE = Dress((_JSON, _FOR_EVER))
+_METADATA_FILE = Dress((_JSON, _FOR_EVER, _VARY))
+_PACKED_METADATA_FILE = Dress((_JSON, _FOR_EVER, _VARY, _GZIP))
 _TIMESTAMP_FILE = Dress((_JSON, _FOR_A_MOMENT))
 _CRATE_FILE = Dress((_BYTES, _FOR_EVER))
 
@@ -130,6 +131,13 @@ class Site:
         if not _METADATA.fullmatch(file):
             return None
         return self.files.get(path, _METADATA_FILE, file)
+
+    async def packed_metadata(self, file: str) -> Stored | None:
+        """Return the same compressed; None for the timestamp, too: it is small and short-lived."""
+        if not _METADATA.fullmatch(file):
+            return None
+        path = f"{METADATA_DIR}/{file}"
+        return await self.files.get_packed(path, _PACKED_METADATA_FILE, f"{file}-gzip")
 
     def crate(self, line: Line) -> Stored | None:
         """Return the crate file of a signed line, or None: it was not fetched yet."""

@@ -173,7 +173,9 @@ def test_one_look_through_a_proxy_ends_with_0_and_without_it_with_3(tmp_path, up
     here = tmp_path / "here"
     here.mkdir()
     (here / "names.txt").write_text("fine\n")
-    assert crateseal("init", "--trial", "--mode", "index", cwd=here).returncode == 0
+    assert (
+        crateseal("init", "--trial", "--mode", "index", "--bin-bits", "5", cwd=here).returncode == 0
+    )
     options = ("sync", "--once", "--upstream", SOURCE, "--names", "names.txt")
     with company(tmp_path, upstream) as (authority, proxy):
         trusted = environment(HTTPS_PROXY=proxy.url(), SSL_CERT_FILE=str(authority.file))

@@ -44,7 +44,7 @@ def seen(tmp_path_factory):
         names = [*NAMES.values(), *NEIGHBOURS]
         fill(upstream, names)
         given = options(folder, upstream, names)
-        assert crateseal("init", "--trial", *given, cwd=folder).returncode == 0
+        assert crateseal("init", "--trial", "--bin-bits", "5", *given, cwd=folder).returncode == 0
         for case, name in NAMES.items():
             INDEX_CASES[case].strike(upstream, index_url(name), name)
         first = look(folder, *given)
@@ -113,7 +113,7 @@ def test_who_asks_us_to_wait_is_left_alone_for_so_long(tmp_path, form):
         name = NEIGHBOURS[0]
         fill(upstream, [name])
         given = options(tmp_path, upstream, [name])
-        assert crateseal("init", "--trial", *given, cwd=tmp_path).returncode == 0
+        assert crateseal("init", "--trial", "--bin-bits", "5", *given, cwd=tmp_path).returncode == 0
         # A date has whole seconds, and counts from now on, not from the first request.
         until = time.monotonic() + 7
         wait = 3 if form == "seconds" else in_so_many_seconds(8)
@@ -128,7 +128,7 @@ def test_an_upstream_that_refuses_everything_is_exit_3_and_nothing_counts_as_don
     with FakeUpstream(tmp_path / "upstream") as upstream:
         fill(upstream, NEIGHBOURS)
         given = options(tmp_path, upstream, NEIGHBOURS)
-        assert crateseal("init", "--trial", *given, cwd=tmp_path).returncode == 0
+        assert crateseal("init", "--trial", "--bin-bits", "5", *given, cwd=tmp_path).returncode == 0
         with upstream.refusing():
             done = look(tmp_path, *given)
         assert done.returncode == 3, done.stdout + done.stderr

@@ -50,7 +50,7 @@ def state(tmp_path):
 def test_sweeps_are_complete_conditional_and_publish_what_changed_alone(
     tmp_path, upstream, options
 ):
-    assert crateseal("init", "--trial", *options, cwd=tmp_path).returncode == 0
+    assert crateseal("init", "--trial", "--bin-bits", "5", *options, cwd=tmp_path).returncode == 0
     first = sync(tmp_path, options)
     assert first["complete_as_of"]
     assert upstream.answers[304] == 0
@@ -70,14 +70,14 @@ def test_sweeps_are_complete_conditional_and_publish_what_changed_alone(
 
 def test_nothing_is_complete_while_a_name_is_missing(tmp_path, upstream, options):
     upstream.fault(index("crate03"), "status", 500)
-    assert crateseal("init", "--trial", *options, cwd=tmp_path).returncode == 0
+    assert crateseal("init", "--trial", "--bin-bits", "5", *options, cwd=tmp_path).returncode == 0
     assert sync(tmp_path, options, code=1)["complete_as_of"] is None
     upstream.heal(index("crate03"))
     assert sync(tmp_path, options)["complete_as_of"]
 
 
 def test_a_name_outside_the_source_is_404_and_costs_no_request(tmp_path, upstream, options):
-    up = Up(*options, cwd=tmp_path).wait_until_ready()
+    up = Up("--bin-bits", "5", *options, cwd=tmp_path).wait_until_ready()
     try:
         wait_until(lambda: up.get("/api/v1/status").json().get("complete_as_of"))
         for name in ("outside", "nobody"):

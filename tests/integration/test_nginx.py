@@ -77,6 +77,16 @@ def test_index_files_and_targets_are_compressed_when_asked_for_and_crates_are_no
     assert "content-encoding" not in answer.headers
 
 
+def test_metadata_is_compressed_when_asked_for(url, www):
+    data = b"{" + b" " * 5_000 + b"}"
+    (www.root / "tuf/metadata/7.snapshot.json").write_bytes(data)
+    answer = get(url, "/tuf/metadata/7.snapshot.json", Accept_Encoding="gzip")
+    assert (answer.headers["content-encoding"], answer.content) == ("gzip", data)
+    assert answer.headers["vary"].lower() == "accept-encoding"
+    plain = get(url, "/tuf/metadata/7.snapshot.json", Accept_Encoding="identity")
+    assert ("content-encoding" in plain.headers, plain.content) == (False, data)
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -110,7 +110,12 @@ def test_one_look_offline_ends_at_once_with_0(held):
 def test_one_look_offline_in_mode_index_reads_no_names_either(tmp_path):
     with FakeUpstream(tmp_path / "upstream") as upstream:
         upstream.put("/names.txt", b"fine\n")
-        assert crateseal("init", "--trial", "--mode", "index", cwd=tmp_path).returncode == 0
+        assert (
+            crateseal(
+                "init", "--trial", "--mode", "index", "--bin-bits", "5", cwd=tmp_path
+            ).returncode
+            == 0
+        )
         names = f"{upstream.url}/names.txt"
         options = ("--offline", "--mode", "index", "--names", names, "--upstream", upstream.source)
         found = crateseal("sync", "--once", *options, cwd=tmp_path)

@@ -283,7 +283,9 @@ def test_init_without_trial_makes_online_keys_only_and_shows_their_public_halves
 
 
 def test_one_sync_brings_its_own_signer_and_ends(here, upstream):
-    assert crateseal("init", "--trial", "--mode", "index", cwd=here).returncode == 0
+    assert (
+        crateseal("init", "--trial", "--mode", "index", "--bin-bits", "5", cwd=here).returncode == 0
+    )
     (here / "names.txt").write_text("fine\ngone\n")
     options = ("sync", "--once", "--upstream", upstream, "--names", "names.txt")
     found = crateseal(*options, cwd=here)
@@ -296,7 +298,9 @@ def test_one_sync_brings_its_own_signer_and_ends(here, upstream):
 
 
 def test_one_sync_that_brings_a_bad_file_is_exit_1_and_status_says_why(here, upstream, tmp_path):
-    assert crateseal("init", "--trial", "--mode", "index", cwd=here).returncode == 0
+    assert (
+        crateseal("init", "--trial", "--mode", "index", "--bin-bits", "5", cwd=here).returncode == 0
+    )
     (here / "names.txt").write_text("fine\nevil\n")
     (tmp_path / "upstream/ev/il").mkdir(parents=True)
     (tmp_path / "upstream/ev/il/evil").write_bytes(index_file("other", "1.0.0"))
@@ -311,7 +315,9 @@ def test_one_sync_that_brings_a_bad_file_is_exit_1_and_status_says_why(here, ups
 
 
 def test_one_sync_without_upstream_is_exit_3(here):
-    assert crateseal("init", "--trial", "--mode", "index", cwd=here).returncode == 0
+    assert (
+        crateseal("init", "--trial", "--mode", "index", "--bin-bits", "5", cwd=here).returncode == 0
+    )
     (here / "names.txt").write_text("fine\n")
     options = ("sync", "--once", "--upstream", NOWHERE, "--names", "names.txt")
     assert crateseal(*options, cwd=here).returncode == 3

@@ -191,7 +191,7 @@ def test_a_url_is_kept_with_the_slash_it_needs(tmp_path):
 def test_the_mode_decides_the_number_of_bins():
     assert Config().effective_bin_bits == 9
     assert Config(mode="list").effective_bin_bits == 9
-    assert Config(mode="index").effective_bin_bits == 12
+    assert Config(mode="index").effective_bin_bits == 13
     assert Config(mode="index", bin_bits=8).effective_bin_bits == 8
 
 

@@ -1,3 +1,5 @@
+import asyncio
+import gzip
 import os
 import resource
 import threading
@@ -98,3 +100,16 @@ def test_a_process_out_of_descriptors_does_not_say_that_a_file_is_absent(tmp_pat
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert files.read("file") == b"here"
     assert files.read("other") is None
+
+
+def test_what_was_packed_once_is_kept_until_the_file_is_another(tmp_path):
+    files = Files(tmp_path)
+    (tmp_path / "file").write_bytes(b"one" * 1_000)
+    first = asyncio.run(files.get_packed("file", PLAIN, "1"))
+    assert asyncio.run(files.get_packed("file", PLAIN, "1")) is first
+    assert gzip.decompress(first.body["body"]) == b"one" * 1_000
+    (tmp_path / "new").write_bytes(b"two")
+    os.replace(tmp_path / "new", tmp_path / "file")
+    assert gzip.decompress(asyncio.run(files.get_packed("file", PLAIN, "2")).body["body"]) == b"two"
+    (tmp_path / "file").unlink()
+    assert asyncio.run(files.get_packed("file", PLAIN, "2")) is None

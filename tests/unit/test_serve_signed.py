@@ -186,3 +186,26 @@ def test_a_folder_that_is_a_link_is_not_entered(www):
     (www.root / "crates").rename(outside)
     (www.root / "crates").symlink_to(outside)
     assert ask(www, CRATE_PATH).status_code == 503
+
+
+def test_metadata_is_compressed_when_asked_for_and_the_timestamp_never_is(www):
+    snapshot = next((www.root / "tuf/metadata").glob("*.snapshot.json"))
+    path = f"/tuf/metadata/{snapshot.name}"
+    plain = ask(www, path, accept_encoding="identity")
+    packed = ask(www, path, accept_encoding="gzip")
+    assert "content-encoding" not in plain.headers
+    assert packed.headers["content-encoding"] == "gzip"
+    assert plain.content == packed.content == snapshot.read_bytes()
+    assert plain.headers["vary"] == packed.headers["vary"] == "accept-encoding"
+    assert packed.headers["etag"] != plain.headers["etag"]
+    again = ask(www, path, accept_encoding="gzip", if_none_match=packed.headers["etag"])
+    assert again.status_code == 304
+    timestamp = ask(www, "/tuf/metadata/timestamp.json", accept_encoding="gzip")
+    assert (timestamp.status_code, "content-encoding" in timestamp.headers) == (200, False)
+
+
+@pytest.mark.parametrize("file", ["1.link.json", "../../../secret", "nothing.json", "9.root.json"])
+def test_what_is_no_metadata_is_not_compressed_either(www, file):
+    (www.root / "tuf/metadata/1.link.json").symlink_to("/etc/passwd")
+    answer = ask(www, f"/tuf/metadata/{file}", accept_encoding="gzip")
+    assert answer.status_code == 404
