@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mirror.kinds import (
     CONTACT,
@@ -29,9 +29,11 @@ from mirror.kinds import (
     TEXT,
     UPSTREAM,
     Kind,
-    Network,
     whole,
 )
+
+if TYPE_CHECKING:
+    from mirror.kinds import Network
 
 ENV_PREFIX = "CRATESEAL_"
 DEFAULT_UPSTREAM = "sparse+https://index.crates.io/"

@@ -29,7 +29,10 @@
     │       └── UpstreamBusyError
     ├── FindingError               exit 1: something on disk or on the wire does not verify
     │   ├── ProofError             what a mirror gave is not what was signed
-    │   │   └── NotHeldError       the mirror has nothing signed to prove it with
+    │   │   ├── NotHeldError       the mirror has nothing signed to prove it with
+    │   │   │   ├── WithheldError  its operator refuses it, with a signed reason
+    │   │   │   └── AbsentError    signed metadata does not name it
+    │   │   └── ExpiredError       what was signed is too old to count
     │   └── PublicationError       metadata on disk that cannot be read as such
     │       └── NoPublicationError
     ├── UsageError                 exit 2: wrong options or configuration
@@ -222,6 +225,47 @@ class ProofError(FindingError):
 
 class NotHeldError(ProofError):
     """The mirror says, signed, that it holds no such thing, or does not have the bytes."""
+
+
+class WithheldError(NotHeldError):
+    """The mirror's operator refuses it, and says so in a signed note.
+
+    Attributes:
+        reason: the note's, on one line.
+    """
+
+    def __init__(self, subject: str, where: str, expected: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(subject, where, expected, f"withheld: {reason}", "ask its operator")
+
+
+class AbsentError(NotHeldError):
+    """Signed metadata does not name it.
+
+    Attributes:
+        proved: whether that is the signer's word that what it follows has no such thing; else it
+            only means: not asked for yet.
+    """
+
+    def __init__(  # noqa: PLR0913 - the five parts of every finding, and what is ours
+        self, subject: str, where: str, expected: str, got: str, advice: str, *, proved: bool
+    ) -> None:
+        self.proved = proved
+        super().__init__(subject, where, expected, got, advice)
+
+
+class ExpiredError(ProofError):
+    """What was signed is too old to count: the signer has not run, or somebody shows an old state.
+
+    Attributes:
+        expired_at: when it expired, in seconds since 1970.
+    """
+
+    def __init__(  # noqa: PLR0913 - as AbsentError
+        self, subject: str, where: str, expected: str, got: str, advice: str, *, expired_at: float
+    ) -> None:
+        self.expired_at = expired_at
+        super().__init__(subject, where, expected, got, advice)
 
 
 class PublicationError(FindingError):

@@ -1,16 +1,20 @@
-"""The kinds of settings: how a text becomes a value, and what to say where it does not."""
+"""The kinds of settings: how a text becomes a value, and what to say where it does not.
+
+Light imports only: `cargo sealed` reads its settings before each build.
+"""
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+if TYPE_CHECKING:
+    import ipaddress
+
+    Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10}
@@ -18,8 +22,7 @@ _BYTES |= {"MiB": 2**20, "GiB": 2**30}
 _MODES_TO_COME = ("full",)
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """How the text of a setting becomes its value."""
 
     expects: str
@@ -99,6 +102,8 @@ def _parse_paths(text: str) -> tuple[Path, ...]:
 
 
 def _parse_networks(text: str) -> tuple[Network, ...]:
+    import ipaddress  # noqa: PLC0415 - slow to load, seldom wanted
+
     return tuple(ipaddress.ip_network(part.strip()) for part in text.split(","))
 
 

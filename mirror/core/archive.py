@@ -8,8 +8,8 @@ with cargo 1.95. How the archive is read stands in tar.py: what we check must be
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from mirror.core.manifest import MANIFEST_MAX_BYTES, manifest_owner
@@ -45,7 +45,13 @@ class ArchiveLimits:
     entries_max: int = 100_000
 
 
-def check_archive(crate: CrateId, stream: BinaryIO, limits: ArchiveLimits) -> None:
+OnEntry = Callable[[str, TarEntry], None]
+"""Told a path below `name-version/` (empty for that folder itself), and what is unpacked there."""
+
+
+def check_archive(
+    crate: CrateId, stream: BinaryIO, limits: ArchiveLimits, on_entry: OnEntry | None = None
+) -> None:
     """Read a crate file through once and apply every rule.
 
     1. It is one gzip member, nothing to unpack behind it, and a tar archive that all readers read
@@ -57,13 +63,16 @@ def check_archive(crate: CrateId, stream: BinaryIO, limits: ArchiveLimits) -> No
        folder at once. Of a file given twice the last one counts, as in cargo.
     5. `name-version/Cargo.toml` is a file, and this crate's manifest.
 
+    `on_entry` is told of each entry, with its contents, in the order in which cargo unpacks; what
+    it was told counts only if nothing is raised in the end.
+
     Raises:
         ArchiveError: one of these does not hold.
     """
     subject, top = str(crate), f"{crate.name}-{crate.version}"
     inflated = _Inflated(subject, stream, limits.unpacked_max_bytes)
     try:
-        manifest = _check_entries(subject, top, inflated, limits.entries_max)
+        manifest = _check_entries(subject, top, inflated, limits.entries_max, on_entry)
     except (ValueError, OverflowError) as error:
         raise ArchiveError(subject, "a gzip tar archive", str(error)) from error
     inflated.end()
@@ -71,29 +80,60 @@ def check_archive(crate: CrateId, stream: BinaryIO, limits: ArchiveLimits) -> No
 
 
 def _check_entries(
-    subject: str, top: str, inflated: _Inflated, entries_max: int
+    subject: str, top: str, inflated: _Inflated, entries_max: int, on_entry: OnEntry | None
 ) -> TarEntry | None:
     """Apply rules 1 to 4; return the entry that is unpacked as the manifest."""
     places = Places(top)
     manifest: TarEntry | None = None
     count = 0
-    for entry in read_entries(inflated.read, _is_manifest):  # 1. and 2.
+    wanted = _is_manifest if on_entry is None else _is_any
+    for entry in read_entries(inflated.read, wanted):  # 1. and 2.
         count += 1
         if count > entries_max:
             raise ArchiveError(subject, f"at most {entries_max} entries", "more")
         path = _checked_path(subject, top, entry)  # 3.
         if path == f"{top}/Cargo.toml":
-            manifest = entry
+            manifest = entry if _is_manifest(entry) else replace(entry, data=None)
         if not places.add(path, entry):  # 4.
             got = f"{entry.path!r} -> {entry.link!r}"
             raise ArchiveError(subject, f"links that stay under {top}/", got)
         if places.chars > _NAMES_MAX_CHARS:
             raise ArchiveError(subject, f"names of {_NAMES_MAX_CHARS} letters at most", "more")
+        if on_entry is not None:
+            on_entry(_path_below(entry), entry)
     if count == 0:
         raise ArchiveError(subject, f"files under {top}/", "an empty archive")
     for rule, path in places.conflicts():  # 4.
         raise ArchiveError(subject, rule, repr(path))
     return manifest
+
+
+def unpacked(
+    crate: CrateId, stream: BinaryIO, limits: ArchiveLimits
+) -> Iterator[tuple[str, TarEntry]]:
+    """Yield what `check_archive` tells `on_entry`. Ask it first: this is safe only after it.
+
+    Raises:
+        ArchiveError: it is no such archive.
+    """
+    subject, top = str(crate), f"{crate.name}-{crate.version}"
+    inflated = _Inflated(subject, stream, limits.unpacked_max_bytes)
+    try:
+        for entry in read_entries(inflated.read, _is_any):
+            _checked_path(subject, top, entry)
+            yield _path_below(entry), entry
+    except (ValueError, OverflowError) as error:
+        raise ArchiveError(subject, "a gzip tar archive", str(error)) from error
+
+
+def _path_below(entry: TarEntry) -> str:
+    # On the file system that this is for, a backslash is a letter like others.
+    parts = [part for part in entry.path.split("/") if part not in ("", ".")]
+    return "/".join(parts[1:])
+
+
+def _is_any(_entry: TarEntry) -> bool:
+    return True
 
 
 def _is_manifest(entry: TarEntry) -> bool:

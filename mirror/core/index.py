@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,6 +141,15 @@ def find_entry(file: bytes, name: CrateName, version: str) -> IndexEntry | None:
     return None
 
 
+def newest_entry(file: bytes, name: CrateName) -> IndexEntry | None:
+    """Return the version cargo would most likely take (`IndexFile.newest`), of a signed file.
+
+    Raises:
+        MalformedIndexError: it is no index file of this crate.
+    """
+    return parse_index_file(name, file, IndexLimits()).newest()
+
+
 def _lines_with(file: bytes, text: bytes) -> Iterator[bytes]:
     """Yield the lines that may have this text in them, the last one first."""
     # A version may be spelled with escapes; those of its letters all begin with \u.
@@ -208,9 +217,27 @@ def dependencies_of_newest(file: IndexFile, at_most: int) -> tuple[CrateName, ..
     newest = file.newest()
     if newest is None:
         return ()
+    return _dependencies(file.name, newest.fields())[:at_most]
+
+
+def hinted_dependencies(name: CrateName, file: bytes) -> tuple[CrateName, ...]:
+    """Name what the last line of an index file depends on, or nothing if that cannot be read.
+
+    The last line is most often the newest version. A hint of what is asked for next, cheap to have:
+    no other line is looked at.
+    """
+    line = file[file.rfind(b"\n", 0, max(0, len(file) - 1)) + 1 :].strip()
+    try:
+        fields = read_fields(line)
+    except (UnusedLineError, DoubtfulLineError):
+        return ()
+    return _dependencies(name, fields)
+
+
+def _dependencies(own: CrateName, fields: Mapping[str, Any]) -> tuple[CrateName, ...]:
     required: dict[CrateName, None] = {}
     optional: dict[CrateName, None] = {}
-    for dep in newest.fields()["deps"]:
+    for dep in fields["deps"]:
         if not isinstance(dep, dict) or dep.get("kind") == "dev" or dep.get("registry"):
             continue
         try:
@@ -218,5 +245,4 @@ def dependencies_of_newest(file: IndexFile, at_most: int) -> tuple[CrateName, ..
         except InvalidNameError:
             continue
         (optional if dep.get("optional") else required)[name] = None
-    names = [name for name in (required | optional) if name != file.name]
-    return tuple(names[:at_most])
+    return tuple(name for name in (required | optional) if name != own)

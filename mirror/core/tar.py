@@ -37,6 +37,8 @@ class TarEntry:
     link: str
     data: bytes | None = None
     """The contents, where they were wanted."""
+    is_executable: bool = False
+    """Whether its owner may run it; a mode that does not read says no."""
 
 
 @dataclass(slots=True)
@@ -94,7 +96,7 @@ def _overridden(header: TarEntry, over: _Overrides) -> TarEntry:
             raise ValueError("a folder with contents")
         kind = FOLDER
     link = header.link if over.link is None else over.link
-    return TarEntry(path, kind, header.size, link)
+    return TarEntry(path, kind, header.size, link, is_executable=header.is_executable)
 
 
 def _parse_header(block: bytes) -> TarEntry:
@@ -117,7 +119,15 @@ def _parse_header(block: bytes) -> TarEntry:
     for number in (block[108:116], block[116:124], block[136:148]):
         if number.strip(b"\0 "):
             _octal(number)  # user, group and time: what does not parse, some readers stop at
-    return TarEntry(path, kind, size, _text(block[157:257]))
+    link = _text(block[157:257])
+    return TarEntry(path, kind, size, link, is_executable=_is_executable(block[100:108]))
+
+
+def _is_executable(mode: bytes) -> bool:
+    try:
+        return bool(_octal(mode) & 0o100)
+    except ValueError:
+        return False
 
 
 def _octal(field: bytes) -> int:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from mirror.kinds import Network
 from mirror.serve.answers import Scope
+
+if TYPE_CHECKING:
+    from mirror.kinds import Network
 
 HOPS_MAX = 32
 """So many addresses of one chain are looked at; no real chain of proxies is as long."""

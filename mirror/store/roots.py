@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mirror.core.layout import METADATA_DIR, STATE_FIELD
@@ -11,23 +12,31 @@ from mirror.core.layout import METADATA_DIR, STATE_FIELD
 def root_to_pin(www: Path) -> tuple[str, bytes]:
     """Return file name and bytes of the root whose fingerprint people compare.
 
-    The oldest of the chain, so that it stays the same for years; but not one made for a first try
-    where a ceremony has followed.
-
     Raises:
         OSError: there is none, or it cannot be read.
         ValueError: it is no JSON.
     """
-    folder, version = www / METADATA_DIR, 1
-    first = (folder / "1.root.json").read_bytes()
-    data = first
-    while is_trial(data):
-        version += 1
-        try:
-            data = (folder / f"{version}.root.json").read_bytes()
-        except FileNotFoundError:
-            return "1.root.json", first
+    version, data = to_pin(_roots(www / METADATA_DIR))
     return f"{version}.root.json", data
+
+
+def to_pin(chain: Iterable[bytes]) -> tuple[int, bytes]:
+    """Return version and bytes of the one to pin of a chain of roots, which begins with version 1.
+
+    The oldest of the chain, so that it stays the same for years; but not one made for a first try
+    where a ceremony has followed. No more of the chain is read than that takes.
+
+    Raises:
+        ValueError: one is no JSON, or there is none.
+    """
+    first: bytes | None = None
+    for version, data in enumerate(chain, 1):
+        if not is_trial(data):
+            return version, data
+        first = first or data
+    if first is None:
+        raise ValueError("no root")
+    return 1, first
 
 
 def is_trial(root: bytes) -> bool:
@@ -40,3 +49,14 @@ def is_trial(root: bytes) -> bool:
     signed = fields.get("signed") if isinstance(fields, dict) else None
     state = signed.get(STATE_FIELD) if isinstance(signed, dict) else None
     return isinstance(state, dict) and state.get("trial") is True
+
+
+def _roots(folder: Path) -> Iterator[bytes]:
+    yield (folder / "1.root.json").read_bytes()
+    version = 2
+    while True:
+        try:
+            yield (folder / f"{version}.root.json").read_bytes()
+        except FileNotFoundError:
+            return
+        version += 1
