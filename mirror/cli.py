@@ -17,10 +17,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mirror.children import Inherited
+from mirror.client.home.settings import CARGO_CONFIG, PROXY, TRUST, VENDOR, VERIFY, own_variables
 from mirror.config import SERVE, SIGN, SYNC, UP, Config
 from mirror.errors import RejectedError, UsageError
 from mirror.exits import INTERRUPTED, exit_code_of, in_one_line
-from mirror.options import LISTEN_FD_VARIABLE, client_options, load_config
+from mirror.options import LISTEN_FD_VARIABLE, load_config
 from mirror.parser import (
     Command,
     add_accepted,
@@ -30,7 +31,10 @@ from mirror.parser import (
     add_keep,
     add_once,
     add_trial,
+    add_trust,
+    add_vendor,
     add_verify,
+    add_write,
     parse,
 )
 
@@ -126,7 +130,7 @@ def _require_the_mirror() -> None:
 def _config(arguments: argparse.Namespace) -> Config:
     if arguments.command in {UP, SYNC, SERVE}:
         _require_the_mirror()
-    config = load_config(vars(arguments), os.environ, folder=Path())
+    config = load_config(vars(arguments), os.environ, folder=Path(), foreign=own_variables())
     if arguments.command in {UP, SYNC} and config.mode == "index" and config.names is None:
         raise UsageError("mode index follows a list of names; say which with --names FILE or URL")
     if config.lock and config.mode != "list":
@@ -224,19 +228,10 @@ def _decide(arguments: argparse.Namespace) -> int:
     return wiring.decide(_config(arguments), order, time.time, say=say)
 
 
-def _verify(arguments: argparse.Namespace) -> int:
-    from mirror.client.verify import VerifyOptions, run_verify  # noqa: PLC0415
+def _client(arguments: argparse.Namespace) -> int:
+    from mirror.client_commands import Outside, run_client  # noqa: PLC0415
 
-    said = client_options(vars(arguments), os.environ)
-    options = VerifyOptions(
-        lock=Path(said["lock"] or "Cargo.lock"),
-        mirror=said["mirror"],
-        data=Path(said["data"]) if said["data"] else None,
-        root=Path(said["root"]) if said["root"] else None,
-        root_sha256=said["root_sha256"],
-        json=arguments.json,
-    )
-    return run_verify(options, sys.stdout)
+    return run_client(arguments, Outside(os.environ, time.time, sys.stdout))
 
 
 _COMMANDS = {
@@ -327,14 +322,58 @@ _COMMANDS = {
         add_accepted,
         operands="NAME[@VERSION]",
     ),
-    "verify": Command(
-        "prove every crate of a lock file against a mirror's signed metadata",
+    TRUST: Command(
+        "remember a mirror, or several of one repository, and its root; list what is trusted",
         (
+            "crateseal trust https://crates.example.org --root-sha256 3f7a…",
+            "crateseal trust https://a.example.org https://b.example.org --root ci/1.root.json",
+            "crateseal trust",
+            "crateseal trust --forget https://crates.example.org",
+        ),
+        _client,
+        add_trust,
+        operands="[URL…]",
+        is_mirrors=False,
+        is_clients=True,
+    ),
+    VERIFY: Command(
+        "prove a lock file, single crates, a vendor folder or cargo's own cache",
+        (
+            "crateseal verify",
+            "crateseal verify serde@1.0.200",
+            "crateseal verify --vendor vendor --cache",
             "crateseal verify --lock Cargo.lock --data crateseal-data",
             "crateseal verify --mirror https://crates.example.org --root-sha256 3f7a…",
         ),
-        _verify,
+        _client,
         add_verify,
+        operands="[CRATE[@VERSION]…]",
         is_mirrors=False,
+        is_clients=True,
+    ),
+    PROXY: Command(
+        "a registry on this machine's loopback for an unmodified cargo; all it answers is verified",
+        ("crateseal proxy", "crateseal proxy --port 8471"),
+        _client,
+        is_mirrors=False,
+        is_clients=True,
+        is_long=True,
+    ),
+    VENDOR: Command(
+        "write a folder that plain cargo builds from, each file of it verified",
+        ("crateseal vendor vendor", "crateseal vendor third-party --lock ../Cargo.lock"),
+        _client,
+        add_vendor,
+        operands="DIR",
+        is_mirrors=False,
+        is_clients=True,
+    ),
+    CARGO_CONFIG: Command(
+        "what cargo's own configuration needs to use `crateseal proxy` for good, for an IDE",
+        ("crateseal cargo-config", "crateseal cargo-config --write"),
+        _client,
+        add_write,
+        is_mirrors=False,
+        is_clients=True,
     ),
 }

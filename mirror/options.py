@@ -10,7 +10,7 @@ import argparse
 import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,19 +25,7 @@ CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
 PARENT_FD_VARIABLE = ENV_PREFIX + "PARENT_FD"
 LISTEN_FD_VARIABLE = ENV_PREFIX + "LISTEN_FD"
 
-# A client's settings; nothing of them is read from a file in the working folder.
-_CLIENT_OPTIONS = {
-    "mirror": ("URL", "the mirror to ask"),
-    "data": ("DIR", "a mirror's own folder: its root is trusted, its files are read from disk"),
-    "root": ("FILE", "the mirror's 1.root.json, from somebody you trust"),
-    "root_sha256": ("HEX", "fingerprint of that file, from somebody you trust"),
-    "lock": ("FILE", "the lock file to prove (default: Cargo.lock)"),
-}
-# `data` and `lock` are settings of the mirror too, and its parents hand them on by these variables.
-_CLIENT_VARIABLES = tuple(
-    ENV_PREFIX + name.upper() for name in _CLIENT_OPTIONS if name not in Config.__dataclass_fields__
-)
-_NO_SETTINGS = (CONFIG_VARIABLE, PARENT_FD_VARIABLE, LISTEN_FD_VARIABLE, *_CLIENT_VARIABLES)
+_NO_SETTINGS = frozenset({CONFIG_VARIABLE, PARENT_FD_VARIABLE, LISTEN_FD_VARIABLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,33 +53,28 @@ def add_options(parser: argparse.ArgumentParser, command: str) -> None:
             group.add_argument(option, metavar=kind.metavar, help=text)
 
 
-def add_client_options(parser: argparse.ArgumentParser) -> None:
-    """Give a client's command its options."""
-    for name, (metavar, text) in _CLIENT_OPTIONS.items():
-        parser.add_argument("--" + name.replace("_", "-"), metavar=metavar, help=text)
-
-
-def client_options(
-    arguments: Mapping[str, Any], environment: Mapping[str, str]
-) -> dict[str, str | None]:
-    """Return a client's options: from the command line, else from the environment, else None."""
-    return {
-        name: arguments.get(name) or environment.get(ENV_PREFIX + name.upper())
-        for name in _CLIENT_OPTIONS
-    }
-
-
 def load_config(
-    arguments: Mapping[str, Any], environment: Mapping[str, str], *, folder: Path
+    arguments: Mapping[str, Any],
+    environment: Mapping[str, str],
+    *,
+    folder: Path,
+    foreign: Collection[str] = (),
 ) -> Config:
-    """Put the settings together; `folder` is where `mirror.toml` is looked for.
+    """Put the settings together.
+
+    Args:
+        arguments: from the command line.
+        environment: of the process.
+        folder: where `mirror.toml` is looked for.
+        foreign: variables that begin as ours do, and mean nothing here (those of a client).
 
     Raises:
         UsageError: a key is unknown, a value is wrong, or the file cannot be read.
     """
     known = [setting.name for setting in fields(Config)]
     found = dict(_from_file(_config_file(arguments, environment, folder), known))
-    found |= dict(_from_environment(environment, known))
+    ours = {name: text for name, text in environment.items() if name not in foreign}
+    found |= dict(_from_environment(ours, known))
     found |= dict(_from_arguments(arguments, known))
     values = {name: _parse(name, text) for name, text in found.items()}
     data = values.get("data", Config.__dataclass_fields__["data"].default)
@@ -196,12 +179,17 @@ def _default_note(setting: Field[Any]) -> str:
 
 
 def _show(setting: Field[Any]) -> str:
-    value: Any = setting.default
-    kind: Kind = setting.metadata["kind"]
+    return show_value(setting.default, setting.metadata["kind"])
+
+
+def show_value(value: Any, kind: Kind) -> str:
+    """Return a value of this kind the way settings are written."""
     if isinstance(value, bool):
         return str(value).lower()
     if kind.metavar == "TIME":
         return show_duration(value)
+    if kind.metavar == "SIZE" and value % 10**9 == 0:
+        return f"{value // 10**9}GB"
     if kind.metavar == "SIZE" and value % 10**6 == 0:
         return f"{value // 10**6}MB"
     return str(value)

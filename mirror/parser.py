@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from mirror.client.home.settings import ABOUT, ClientSettings, option_of
 from mirror.errors import UsageError
-from mirror.options import add_client_options, add_options, nearest
+from mirror.kinds import FLAG
+from mirror.options import add_options, nearest, show_value
 
 
 class _Parser(argparse.ArgumentParser):
@@ -37,6 +39,8 @@ class Command:
     """What follows the command's name, as its usage shows it."""
     is_mirrors: bool = True
     """Whether it works on a mirror's folder, and so reads `mirror.toml` where it stands."""
+    is_clients: bool = False
+    """Whether it belongs to the far side, and so has a client's settings."""
     is_long: bool = False
     """Whether it goes on until it is told to end, and so logs what it does."""
 
@@ -88,7 +92,10 @@ def _build_parser(commands: Mapping[str, Command]) -> _Parser:
         )
         _add_common(own, command)
         command.add_own(own)
-        add_options(own, name)
+        if command.is_mirrors:
+            add_options(own, name)
+        if command.is_clients:
+            add_client_settings(own, name)
         own.set_defaults(parser=own)
     return parser
 
@@ -166,7 +173,108 @@ def add_denied(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", metavar="TEXT", required=True, help="why; everybody sees it")
 
 
-def add_verify(parser: argparse.ArgumentParser) -> None:
-    """`verify`: what a client says of its mirror."""
-    add_client_options(parser)
+def add_lock(parser: argparse.ArgumentParser) -> None:
+    """Let a lock file be named."""
+    parser.add_argument(
+        "--lock",
+        metavar="FILE",
+        help="the lock file whose packages are meant (default: Cargo.lock)",
+    )
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """`trust`: which mirrors, and why their root is believed (--root, --root-sha256)."""
+    parser.add_argument(
+        "url",
+        metavar="URL",
+        nargs="*",
+        help="mirrors of one repository; none: list what is trusted",
+    )
+    parser.add_argument(
+        "--on-first-use",
+        action="store_true",
+        help="take the root that the mirror shows; nobody vouches for it; https or loopback only",
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="a mirror that is known with another root: take this"
+    )
+    parser.add_argument(
+        "--forget",
+        metavar="URL",
+        action="append",
+        help="trust this mirror no longer; again for more",
+    )
     add_json(parser)
+
+
+def add_verify(parser: argparse.ArgumentParser) -> None:
+    """`verify`: what is to be proven."""
+    parser.add_argument(
+        "crates", metavar="CRATE[@VERSION]", nargs="*", help="prove these, and no lock file"
+    )
+    add_lock(parser)
+    parser.add_argument("--vendor", metavar="DIR", help="prove the files of a vendor folder")
+    parser.add_argument(
+        "--cache",
+        action="store_true",
+        help="prove what lies in cargo's own cache, packed and unpacked",
+    )
+    add_json(parser)
+
+
+def add_vendor(parser: argparse.ArgumentParser) -> None:
+    """`vendor`: of what, and where to."""
+    parser.add_argument("folder", metavar="DIR", help="the folder to write")
+    add_lock(parser)
+
+
+def add_write(parser: argparse.ArgumentParser) -> None:
+    """`cargo-config`: show, write or take out."""
+    parser.add_argument(
+        "--write", action="store_true", help="write it to cargo's own config.toml; comments survive"
+    )
+    parser.add_argument("--remove", action="store_true", help="take out what --write has put there")
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="with --write: in place of another source for crates.io",
+    )
+
+
+# ---- a client's settings
+
+
+def add_client_settings(parser: argparse.ArgumentParser, command: str) -> None:
+    """Give a command of the far side the options of all settings that are of use to it."""
+    group = parser.add_argument_group("settings (also in client.toml, or as CRATESEAL_… variables)")
+    for name, about in ABOUT.items():
+        if about.only and command not in about.only:
+            continue
+        default = _default(name)
+        note = f" (default: {default})" if default and about.kind is not FLAG else ""
+        text = about.help.replace("%", "%%") + note
+        if about.kind is FLAG:
+            group.add_argument(
+                option_of(name), dest=name, action="store_const", const="true", help=text
+            )
+        else:
+            action = "append" if about.kind.separator else "store"
+            metavar = about.kind.metavar
+            group.add_argument(
+                option_of(name), dest=name, action=action, metavar=metavar, help=text
+            )
+
+
+def client_settings_table() -> str:
+    """Return the list of a client's settings as a Markdown table, for the README."""
+    lines = ["| key | default | what it is |", "| --- | --- | --- |"]
+    for name, about in ABOUT.items():
+        default = f"`{_default(name)}`" if _default(name) else ""
+        option = f" (option `{option_of(name)}`)" if about.option else ""
+        lines.append(f"| `{name}` | {default} | {about.help}{option} |")
+    return "\n".join(lines) + "\n"
+
+
+def _default(name: str) -> str:
+    default = ClientSettings._field_defaults.get(name)
+    return "" if default in (None, ()) else show_value(default, ABOUT[name].kind)

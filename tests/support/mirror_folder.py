@@ -1,6 +1,7 @@
 """A mirror's folder made in place, without its processes: what the far side's tests look at."""
 
 import hashlib
+import shutil
 import threading
 import time
 from contextlib import contextmanager
@@ -27,10 +28,7 @@ class MirrorFolder:
     """A data folder with a signed repository and crates."""
 
     def __init__(self, data, *, trial=True, now=None):
-        self.data = data
-        self.www = data / "www"
-        self.metadata = self.www / "tuf" / "metadata"
-        self.repository = Repository(data, now=now or time.time())
+        self._stand_in(data, now or time.time())
         extra = {"x-crateseal": {"trial": True}} if trial else {}
         plan = TrialPlan(DELEGATION, TARGET_PATTERNS, 2, extra, lambda _counts: {})
         init_trial(
@@ -40,6 +38,23 @@ class MirrorFolder:
             plan,
             **self.repository.outside(),
         )
+
+    def _stand_in(self, data, now):
+        self.data = data
+        self.www = data / "www"
+        self.metadata = self.www / "tuf" / "metadata"
+        self.repository = Repository(data, now=now)
+
+    def copied(self, data):
+        """Return a mirror of its own with all that this one has."""
+        shutil.copytree(self.data, data, symlinks=True)
+        return self.at(data)
+
+    def at(self, data):
+        """Return the mirror in this folder, which is a copy of this one's."""
+        copy = type(self).__new__(type(self))
+        copy._stand_in(data, self.repository.now)
+        return copy
 
     def hold(self, *crates):
         """Publish these `(name, version)`s: one index file a name, one crate file each."""

@@ -1,8 +1,11 @@
 """Whole registries made to measure: a folder with `index/`, `crates/` and the lock of all of it."""
 
+import gzip
 import hashlib
+import io
 import json
 import random
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +71,62 @@ def real_sized_registry(folder, count, sample=None):
         others = (_renamed(line, name) for line in lines)
         _write(folder, name, b"\n".join([first, *others]) + b"\n", data)
     return Registry(folder, names)
+
+
+def tree_of_copies(folder, count, sample):
+    """Copy real crates, each with all its files and an index file of its own size, to a tree.
+
+    Each depends on the two that follow it in the tree, so that `crate0000` brings all of them.
+    """
+    names = tuple(f"crate{number:04}" for number in range(count))
+    originals = sorted((sample / "crates").glob("*/*.crate"))
+    for number, name in enumerate(names):
+        original = originals[number % len(originals)]
+        below = names[2 * number + 1 : 2 * number + 3]
+        data = _copied_crate(name, original, below)
+        index = (sample / index_url(original.parent.name)[1:]).read_bytes().splitlines()
+        lines = [json.loads(line) for line in index]
+        others = (_renamed(line, name) for line in lines if line["vers"] != VERSION)
+        own = index_line(name, VERSION, hashlib.sha256(data).hexdigest(), deps=below)
+        _write(folder, name, b"\n".join([*others, own]) + b"\n", data)
+    return Registry(folder, names)
+
+
+def write_tree_project(registry, folder):
+    """Write a project that depends on the tree, with its lock; return its folder."""
+    (folder / "src").mkdir(parents=True)
+    (folder / "src/lib.rs").write_text("")
+    (folder / "Cargo.toml").write_text(
+        '[package]\nname = "project"\nversion = "0.1.0"\nedition = "2021"\n'
+        f'[dependencies]\n{registry.names[0]} = "{VERSION}"\n'
+    )
+    parts = [f'[[package]]\nname = "project"\nversion = "0.1.0"\n{_needs(registry.names[:1])}']
+    for number, name in enumerate(registry.names):
+        data = (registry.folder / crate_url(name)[1:]).read_bytes()
+        below = registry.names[2 * number + 1 : 2 * number + 3]
+        parts.append(locked(name, VERSION, hashlib.sha256(data).hexdigest()) + _needs(below))
+    (folder / "Cargo.lock").write_text("version = 4\n\n" + "\n".join(parts))
+    return folder
+
+
+def _needs(names):
+    return f"dependencies = {json.dumps(list(names))}\n" if names else ""
+
+
+def _copied_crate(name, original, below):
+    top = f"{name}-{VERSION}"
+    needs = "".join(f'{each} = "1"\n' for each in below)
+    manifest = (
+        f'[package]\nname = "{name}"\nversion = "{VERSION}"\nedition = "2021"\n'
+        f'[lib]\npath = "lib.rs"\n[dependencies]\n{needs}'
+    )
+    entries = [Entry(f"{top}/Cargo.toml", manifest.encode()), Entry(f"{top}/lib.rs", b"")]
+    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(original.read_bytes()))) as archive:
+        for member in archive:
+            path = member.name.partition("/")[2]
+            if member.isfile() and path not in {"Cargo.toml", "lib.rs", "build.rs"}:
+                entries.append(Entry(f"{top}/{path}", archive.extractfile(member).read()))
+    return crate_bytes(name, VERSION, entries=entries)
 
 
 def _shapes_of(sample):

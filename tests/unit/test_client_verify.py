@@ -8,15 +8,17 @@ from hashlib import sha256
 
 import pytest
 
-from mirror.client.fetcher import FetchLimits, HttpFetcher
-from mirror.client.trust import TrustedRoot
-from mirror.client.verify import Places, VerifyOptions, run_verify, verify_lock
-from mirror.client.want import ROUNDS, bring
+from mirror.client.commands.verify import VerifyOptions, prove_all, run_verify
+from mirror.client.fetch.fetcher import FetchLimits, HttpFetcher
+from mirror.client.home.settings import ClientSettings
+from mirror.client.source.cache import open_cache
+from mirror.client.source.want import ROUNDS, bring
 from mirror.core.layout import crate_file
 from mirror.core.names import CrateId
 from mirror.errors import ProofError, UnreachableError, UsageError
 from mirror.seam import WANT_MAX_NAMES
 from mirror.store.lockfile import read_lock
+from tests.support.client import client_settings, source_over
 from tests.support.crates import crate_bytes, index_file, index_line
 from tests.support.mirror_folder import MirrorFolder, answering, flip, from_folder, locked
 from tuf_repo.keys import load_online_signers
@@ -32,9 +34,15 @@ def mirror(tmp_path):
     return mirror
 
 
-def verify(**options):
+SETTINGS = ClientSettings._fields
+
+
+def verify(held, /, clock=time.time, **said):
+    """Run the command on a client's own, empty folders; return exit code and output."""
     out = io.StringIO()
-    code = run_verify(VerifyOptions(**options), out)
+    options = {key: value for key, value in said.items() if key not in SETTINGS}
+    settings = client_settings(held.data, **{key: said[key] for key in said if key in SETTINGS})
+    code = run_verify(VerifyOptions(**options), settings, clock, out)
     return code, out.getvalue()
 
 
@@ -43,7 +51,7 @@ def fingerprint(mirror):
 
 
 def test_every_package_of_a_lock_is_proven_from_the_mirrors_own_folder(mirror):
-    code, text = verify(lock=mirror.lock(*PAIR), data=mirror.data)
+    code, text = verify(mirror, lock=mirror.lock(*PAIR), data=mirror.data)
     assert code == 0
     assert "proven      alpha 1.0.0" in text
     assert "2 of 2 packages of crates.io proven" in text
@@ -52,21 +60,21 @@ def test_every_package_of_a_lock_is_proven_from_the_mirrors_own_folder(mirror):
 def test_every_package_of_a_lock_is_proven_over_http_with_a_root_file(mirror):
     with answering(from_folder(mirror.www)) as url:
         root = mirror.metadata / "1.root.json"
-        code, text = verify(lock=mirror.lock(*PAIR), mirror=url, root=root)
+        code, text = verify(mirror, lock=mirror.lock(*PAIR), mirror=url, root=root)
     assert code == 0, text
 
 
 def test_every_package_of_a_lock_is_proven_over_http_with_the_roots_fingerprint(mirror):
     with answering(from_folder(mirror.www)) as url:
         options = {"mirror": url, "root_sha256": fingerprint(mirror).upper()}
-        code, text = verify(lock=mirror.lock(*PAIR), **options)
+        code, text = verify(mirror, lock=mirror.lock(*PAIR), **options)
     assert code == 0, text
     assert fingerprint(mirror) in text
 
 
 def test_a_root_with_another_fingerprint_is_refused_and_nothing_else_is_looked_at(mirror):
     with answering(from_folder(mirror.www)) as url, pytest.raises(ProofError) as caught:
-        verify(lock=mirror.lock(*PAIR), mirror=url, root_sha256="0" * 64)
+        verify(mirror, lock=mirror.lock(*PAIR), mirror=url, root_sha256="0" * 64)
     assert "1.root.json" in caught.value.where
     assert caught.value.got == fingerprint(mirror)
 
@@ -75,7 +83,7 @@ def test_a_trial_root_is_said(tmp_path):
     for name, trial in (("trial", True), ("ceremony", False)):
         mirror = MirrorFolder(tmp_path / name, trial=trial)
         mirror.hold(*PAIR)
-        _, text = verify(lock=mirror.lock(*PAIR), data=mirror.data)
+        _, text = verify(mirror, lock=mirror.lock(*PAIR), data=mirror.data)
         assert ("TRIAL" in text) == trial
 
 
@@ -83,7 +91,7 @@ def test_a_trial_root_is_said(tmp_path):
 
 
 def findings(mirror, *crates):
-    code, text = verify(lock=mirror.lock(*(crates or PAIR)), data=mirror.data, json=True)
+    code, text = verify(mirror, lock=mirror.lock(*(crates or PAIR)), data=mirror.data, json=True)
     report = json.loads(text)
     assert report["exit_code"] == code
     return code, {each["name"]: each for each in report["packages"]}
@@ -168,7 +176,7 @@ def test_expired_metadata_is_a_finding(tmp_path):
 def test_the_locks_checksum_must_be_the_signed_one(mirror):
     lock = mirror.lock()
     lock.write_text(locked("alpha", "1.0.0", "0" * 64))
-    code, text = verify(lock=lock, data=mirror.data)
+    code, text = verify(mirror, lock=lock, data=mirror.data)
     assert code == 1
     assert "lock's checksum 000" in text
 
@@ -177,7 +185,7 @@ def test_a_lock_without_a_checksum_proves_nothing(mirror):
     lock = mirror.lock()
     text = locked("alpha", "1.0.0", "").replace('checksum = ""\n', "")
     lock.write_text(text)
-    code, text = verify(lock=lock, data=mirror.data)
+    code, text = verify(mirror, lock=lock, data=mirror.data)
     assert code == 1
     assert "it has none" in text
 
@@ -273,7 +281,7 @@ def test_a_mirror_is_asked_once_for_the_index_files_that_it_lacks(mirror):
 
     lock = mirror.lock(*PAIR, ("gamma", "1.0.0"))
     with answering(answer) as url:
-        code, text = verify(lock=lock, mirror=url, root_sha256=fingerprint(mirror))
+        code, text = verify(mirror, lock=lock, mirror=url, root_sha256=fingerprint(mirror))
     assert code == 0, text
     assert len(asked) == 1
 
@@ -289,13 +297,12 @@ class Wanting:
         self.pauses = []
 
     def verify(self, names):
-        """Return the report on a lock that names version 1.0.0 of each."""
+        """Return what becomes of a lock that names version 1.0.0 of each."""
         lock = read_lock(self._mirror.lock(*((name, "1.0.0") for name in names)))
-        root = TrustedRoot((self._mirror.metadata / "1.root.json").read_bytes())
         with answering(self._static, self._want) as url:
             server = HttpFetcher(url, FetchLimits(), sleep=self.pauses.append)
-            with closing(server):
-                return verify_lock(lock, Places(server, server), root, lambda _result: None)
+            with source_over(self._mirror, self._mirror.data, server) as source:
+                return list(prove_all(lock.crates, source))
 
     def _want(self, body):
         names = json.loads(body)["names"]
@@ -311,26 +318,24 @@ def test_what_is_still_being_fetched_is_asked_for_again(mirror):
         return {"pending": []}
 
     wanting = Wanting(mirror, answer)
-    report = wanting.verify(["alpha", "gamma", "delta"])
-    assert [result.status for result in report.results] == ["proven"] * 3
+    results = wanting.verify(["alpha", "gamma", "delta"])
+    assert [result.status for result in results] == ["proven"] * 3
     assert wanting.asked == [["delta", "gamma"], ["delta"], ["delta"]]
     assert len(wanting.pauses) == 2
 
 
 def test_what_is_being_fetched_for_ever_is_told_as_such_and_not_as_an_absence(mirror):
     wanting = Wanting(mirror, lambda names, _number: {"pending": names})
-    report = wanting.verify(["alpha", "gamma"])
-    alpha, gamma = report.results
+    alpha, gamma = wanting.verify(["alpha", "gamma"])
     assert (alpha.status, gamma.status) == ("proven", "unreachable")
     assert "still fetching" in str(gamma.error)
-    assert report.exit_code == 3
     assert len(wanting.asked) == ROUNDS
 
 
 @pytest.mark.parametrize("said", [[], {}, {"pending": 3}, {"pending": [["gamma"]]}, None])
 def test_an_answer_that_says_nothing_of_use_is_none(mirror, said):
     wanting = Wanting(mirror, lambda _names, _number: said)
-    assert wanting.verify(["gamma"]).results[0].status == "not held"
+    assert wanting.verify(["gamma"])[0].status == "not held"
     assert len(wanting.asked) == 1
 
 
@@ -345,7 +350,7 @@ def test_a_lock_of_many_names_is_asked_for_in_portions(mirror):
     with answering(from_folder(mirror.www), want) as url:
         server = HttpFetcher(url, FetchLimits(), sleep=lambda _seconds: None)
         with closing(server):
-            assert bring(server, names) == frozenset()
+            assert bring([server], names) == frozenset()
     assert asked == [names[:WANT_MAX_NAMES], names[WANT_MAX_NAMES:], names[-2:]]
 
 
@@ -356,11 +361,11 @@ def test_a_mirror_that_nobody_answers_for_is_unreachable(mirror):
     with answering(from_folder(mirror.www)) as url:
         pass
     lock, root = mirror.lock(*PAIR), mirror.metadata / "1.root.json"
-    code, text = verify(lock=lock, mirror=url, root=root)
+    code, text = verify(mirror, lock=lock, mirror=url, root=root)
     assert code == 3
     assert "is the mirror running?" in text
     with pytest.raises(UnreachableError, match="is the mirror running"):
-        verify(lock=lock, mirror=url, root_sha256="0" * 64)
+        verify(mirror, lock=lock, mirror=url, root_sha256="0" * 64)
 
 
 def test_a_mirror_that_fails_is_unreachable_and_a_finding_outweighs_that(mirror):
@@ -371,58 +376,39 @@ def test_a_mirror_that_fails_is_unreachable_and_a_finding_outweighs_that(mirror)
 
     lock, root = mirror.lock(*PAIR), mirror.metadata / "1.root.json"
     with answering(answer) as url:
-        code, text = verify(lock=lock, mirror=url, root=root)
+        code, text = verify(mirror, lock=lock, mirror=url, root=root)
         assert code == 3
         assert "answered 500: tired" in text
         flip(mirror.file("crates/alpha/*.crate"))
-        assert verify(lock=lock, mirror=url, root=root)[0] == 1
+        assert verify(mirror, lock=lock, mirror=url, root=root)[0] == 1
 
 
 def test_a_broken_mirror_is_an_error_even_for_a_lock_that_names_nothing(mirror):
     flip(mirror.metadata / "timestamp.json")
     with pytest.raises(ProofError):
-        verify(lock=mirror.lock(), data=mirror.data)
+        verify(mirror, lock=mirror.lock(), data=mirror.data)
 
 
 # ---- options
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({}, "one of --mirror URL and --data DIR"),
-        ({"mirror": "http://a.example", "data": "x"}, "one of --mirror URL and --data DIR"),
-        ({"mirror": "http://a.example"}, "--root-sha256 HEX"),
-        ({"mirror": "http://a.example", "root": "r", "root_sha256": "0" * 64}, "one of them"),
-        ({"mirror": "http://a.example", "root_sha256": "abc"}, "all 64 hex digits"),
-        ({"mirror": "ftp://a.example", "root_sha256": "0" * 64}, "expected a URL"),
-    ],
-)
-def test_options_that_cannot_be_used_say_how(mirror, options, words):
-    paths = {key: mirror.data / options[key] for key in ("data", "root") if key in options}
-    with pytest.raises(UsageError, match=words.replace("(", r"\(")):
-        verify(lock=mirror.lock(*PAIR), **options | paths)
 
 
 def test_a_root_that_is_none_is_a_usage_error(mirror, tmp_path):
     for data in (b"{}", b"\xff", b""):
         (tmp_path / "root").write_bytes(data)
         with pytest.raises(UsageError, match="no TUF root"):
-            verify(lock=mirror.lock(*PAIR), data=mirror.data, root=tmp_path / "root")
-    with pytest.raises(UsageError, match="cannot be read"):
-        verify(lock=mirror.lock(*PAIR), data=mirror.data, root=tmp_path / "nowhere")
+            verify(mirror, lock=mirror.lock(), mirror="http://a.example", root=tmp_path / "root")
 
 
 def test_a_folder_that_is_no_mirror_is_a_usage_error(tmp_path):
     mirror = MirrorFolder(tmp_path / "one")
     with pytest.raises(UsageError, match="no root there"):
-        verify(lock=mirror.lock(*PAIR), data=tmp_path / "two")
+        verify(mirror, lock=mirror.lock(*PAIR), data=tmp_path / "two")
 
 
 def test_what_does_not_come_from_crates_io_is_listed_as_not_covered(mirror):
     git = locked("delta", "1.0.0", "0" * 64, source="git+https://example.org/x#1")
     own = '\n[[package]]\nname = "me"\nversion = "0.1.0"\n'
-    code, text = verify(lock=mirror.lock(*PAIR, extra=git + own), data=mirror.data)
+    code, text = verify(mirror, lock=mirror.lock(*PAIR, extra=git + own), data=mirror.data)
     assert code == 0
     assert "not covered delta 1.0.0 (git+https://example.org/x#1)" in text
     assert "2 of 2" in text
@@ -460,3 +446,101 @@ def test_every_signed_hash_counts_as_in_python_tuf(mirror):
     assert packages["alpha"]["finding"]["where"] == str(
         mirror.file("tuf/targets/index/al/ph/*.alpha")
     )
+
+
+# ---- single crates
+
+
+def test_a_crate_is_proven_by_name_and_version_without_a_lock(mirror):
+    code, text = verify(mirror, crates=("alpha@1.0.0", "Beta@0.2.0"), data=mirror.data)
+    assert code == 0, text
+    assert "proven      alpha 1.0.0" in text
+    assert "2 of 2" in text
+
+
+def test_of_a_name_alone_the_newest_version_that_is_not_yanked_is_proven(mirror):
+    mirror.hold(("alpha", "1.0.0"), ("alpha", "1.2.0"), ("alpha", "2.0.0"), ("alpha", "3.0.0-rc.1"))
+    lines = index_file("alpha", "1.0.0", "1.2.0", "2.0.0", "3.0.0-rc.1").splitlines(keepends=True)
+    lines[2] = lines[2].replace(b'"yanked":false', b'"yanked":true')
+    mirror.publish({"alpha": b"".join(lines)})
+    code, text = verify(mirror, crates=("alpha",), data=mirror.data, json=True)
+    [package] = json.loads(text)["packages"]
+    assert (code, package["version"], package["status"]) == (0, "1.2.0", "proven")
+
+
+def test_a_name_without_a_version_to_take_and_one_that_is_not_held_are_told(mirror):
+    yanked = index_file("alpha", "1.0.0").replace(b'"yanked":false', b'"yanked":true')
+    mirror.publish({"alpha": yanked})
+    code, text = verify(mirror, crates=("alpha", "gamma"), data=mirror.data, json=True)
+    alpha, gamma = json.loads(text)["packages"]
+    assert code == 1
+    assert alpha["finding"]["expected"] == "a version that is not yanked"
+    assert (gamma["name"], gamma["version"], gamma["status"]) == ("gamma", None, "not held")
+
+
+@pytest.mark.parametrize("text", ["", "a b", "../x", "alpha@", "alpha@one"])
+def test_what_is_no_crate_is_a_usage_error(mirror, text):
+    with pytest.raises(UsageError, match="NAME@VERSION"):
+        verify(mirror, crates=(text,), data=mirror.data)
+
+
+# ---- what is verified, and against what
+
+
+def test_a_mirror_that_changed_since_it_was_proven_is_found_out(mirror):
+    said = {"lock": mirror.lock(*PAIR), "root_sha256": fingerprint(mirror)}
+    with answering(from_folder(mirror.www)) as url:
+        assert verify(mirror, mirror=url, **said)[0] == 0
+        flip(mirror.file("crates/alpha/*.crate"))
+        assert verify(mirror, mirror=url, **said)[0] == 1
+
+
+def test_while_another_process_has_the_cache_a_folder_is_verified_all_the_same(mirror, tmp_path):
+    folder = tmp_path / "vendor"
+    folder.mkdir()
+    root_id = fingerprint(mirror)[:16]
+    cache = client_settings(mirror.data).cache_dir / root_id
+    with open_cache(cache, 10**9):
+        code, text = verify(mirror, vendor=folder, lock=mirror.lock(*PAIR), data=mirror.data)
+    assert code == 1
+    assert "a folder of this package" in text
+
+
+def test_a_vendored_folder_and_cargos_cache_are_looked_at_when_asked_for(mirror, tmp_path):
+    folder = tmp_path / "vendor" / "alpha"
+    folder.mkdir(parents=True)
+    (folder / "Cargo.toml").write_text('[package]\nname = "alpha"\nversion = "1.0.0"\n')
+    home = tmp_path / "cargo"
+    cache = home / "registry" / "cache" / "index.crates.io-1949cf8c6b5b557f"
+    cache.mkdir(parents=True)
+    (cache / "beta-0.2.0.crate").write_bytes(b"changed")
+    code, text = verify(
+        mirror,
+        vendor=folder.parent,
+        cache=True,
+        environment={"CARGO_HOME": str(home), "HOME": str(tmp_path)},
+        data=mirror.data,
+        json=True,
+    )
+    report = json.loads(text)
+    assert code == report["exit_code"] == 1
+    assert report["lock"] is None
+    assert {each["where"]: each["status"] for each in report["on_disk"]} == {
+        str(folder): "finding",
+        str(cache / "beta-0.2.0.crate"): "finding",
+    }
+
+
+def test_what_a_user_has_to_know_is_in_both_outputs(mirror):
+    root = mirror.metadata / "1.root.json"
+    lock = mirror.lock(*PAIR)
+    with answering(from_folder(mirror.www)) as url:
+        said = {"lock": lock, "root": root, "mirror": ("http://127.0.0.1:9/", f"{url}/")}
+        code, text = verify(mirror, **said)
+        assert code == 0
+        assert "mirror http://127.0.0.1:9/: " in text
+        report = json.loads(verify(mirror, **said, json=True)[1])
+    assert report["mirror"] == f"{url}/"
+    assert report["others"][0][0] == "http://127.0.0.1:9/"
+    assert any("TRIAL" in warning for warning in report["warnings"])
+    assert report["trusted"] == "command line"

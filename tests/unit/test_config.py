@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mirror.client.home.settings import own_variables
 from mirror.config import Config
 from mirror.errors import UsageError
 from mirror.kinds import parse_duration, parse_size
-from mirror.options import client_options, load_config, settings_table, show_duration
+from mirror.options import load_config, settings_table, show_duration
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -132,15 +133,9 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path, arguments, environment, 
     assert "\n" not in str(caught.value)
 
 
-def test_a_client_reads_no_file_and_has_no_default_folder(tmp_path):
-    environment = {"CRATESEAL_MIRROR": "http://a/", "CRATESEAL_ROOT_SHA256": "00"}
-    assert client_options({"mirror": "http://b/"}, environment) == {
-        "mirror": "http://b/",
-        "data": None,
-        "root": None,
-        "root_sha256": "00",
-        "lock": None,
-    }
+def test_what_is_a_clients_alone_says_nothing_to_a_mirror(tmp_path):
+    environment = {"CRATESEAL_ROOT_SHA256": "00", "CRATESEAL_CONFIG_HOME": "/home/me/trust"}
+    assert load_config({}, environment, folder=tmp_path, foreign=own_variables()) == Config()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 from mirror.cli import commands
+from mirror.parser import client_settings_table
 from tuf_repo.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -16,9 +17,13 @@ def between(name):
 
 
 def test_the_readme_lists_exactly_the_commands_there_are():
-    assert re.findall(r"^\| `crateseal ([a-z]+)`", between("commands"), re.MULTILINE) == list(
+    assert re.findall(r"^\| `crateseal ([a-z-]+)`", between("commands"), re.MULTILINE) == list(
         commands()
     )
+
+
+def test_the_readme_lists_exactly_the_settings_of_a_client():
+    assert between("client-settings").strip() == client_settings_table().strip()
 
 
 def test_the_readme_lists_exactly_the_commands_of_tuf_repo():

@@ -11,6 +11,8 @@ from mirror.core.index import (
     IndexLimits,
     dependencies_of_newest,
     find_entry,
+    hinted_dependencies,
+    newest_entry,
     parse_index_file,
 )
 from mirror.core.index_line import read_fields, span_of_value
@@ -294,3 +296,23 @@ def test_renamed_required_and_dev_dependencies_are_told_apart():
     file = parse(json.dumps(json.loads(GOOD) | {"deps": deps}).encode())
     assert dependencies_of_newest(file, 64) == ("real", "builds", "maybe")
     assert dependencies_of_newest(file, 1) == ("real",)
+
+
+@pytest.mark.parametrize("end", [b"\n", b""])
+def test_a_hint_of_dependencies_comes_of_the_last_line_alone(end):
+    lines = [b"no line at all", index_line("demo", "1.0.0", deps=("first", "demo", "second"))]
+    assert hinted_dependencies(DEMO, b"\n".join(lines) + end) == ("first", "second")
+
+
+@given(st.binary(max_size=80) | st.sampled_from([b'{"deps":[7]}', b"[]\n", b"\n\n"]))
+def test_no_bytes_at_all_make_a_hint_fail(data):
+    assert hinted_dependencies(DEMO, data) == ()
+
+
+def test_the_newest_entry_is_the_one_of_the_whole_file():
+    data = index_file("demo", "1.0.0", "1.2.0", "2.0.0-rc.1")
+    found = newest_entry(data, DEMO)
+    assert found is not None
+    assert found.crate.version == "1.2.0"
+    with pytest.raises(MalformedIndexError):
+        newest_entry(b"", DEMO)
