@@ -12,6 +12,7 @@ import pytest
 
 from mirror.client.gate.gate import FIRST_PORT
 from mirror.core.cargo_folders import registry_folders
+from tests.conftest import need
 from tests.fakes.upstream import FakeUpstream
 from tests.support.crates import crate_bytes, index_file, index_line
 from tests.support.laptop import Laptop, configure, ended, free_port, package, squatter, trap
@@ -99,6 +100,7 @@ def test_a_cached_build_says_nothing_and_starts_no_proxy(laptop, project):
 
 
 def test_clippy_starts_a_second_cargo_and_that_one_asks_the_proxy_too(laptop, project):
+    need("cargo-clippy")
     with trap() as (url, seen):
         code, said = laptop.sealed(project, "clippy", https_proxy=url)
     assert code == 0, said
@@ -243,6 +245,7 @@ def impostor(tmp_path):
 def test_a_cargo_that_cargo_starts_and_that_is_led_elsewhere_is_a_finding(
     laptop, project, impostor
 ):
+    need("cargo-clippy")
     redirect(project, impostor)
     code, said = laptop.sealed(project, "clippy")
     assert code == 1, said
@@ -259,6 +262,7 @@ def test_a_cargo_that_cargo_starts_and_that_is_led_elsewhere_is_a_finding(
 
 
 def test_with_strict_a_bypass_fails_instead_of_fetching(laptop, project):
+    need("cargo-clippy")
     with trap() as (url, seen):
         redirect(project, "http://registry.invalid")
         code, said = laptop.sealed(project, "clippy", http_proxy=url)
