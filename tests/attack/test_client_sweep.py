@@ -35,7 +35,7 @@ class FromMemory(MirrorFetcher):
             if file.is_file()
         }
 
-    def read(self, path, max_bytes, *, compressed=False):
+    def read(self, path, max_bytes, *, compressed=False, seconds=None):
         if path not in self.files:
             raise DownloadHTTPError(f"{path}: not there", 404)
         return self.files[path]

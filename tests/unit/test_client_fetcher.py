@@ -552,7 +552,11 @@ def test_without_a_good_answer_to_what_is_asked_for_there_is_none(answer):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "file:///etc", "http://", "http://a b/", "http://a/?q", "http://a:99999/"]
+    "text",
+    [
+        *("", "x", "file:///etc", "http://", "http://a b/", "http://a/?q", "http://a:99999/"),
+        *("http://user:password@a/", "http://a/\u00e9/", "http://a/\u202e/", "http://a/?"),
+    ],
 )
 def test_what_is_no_url_of_a_mirror_is_refused(text):
     with pytest.raises(UsageError, match="expected a URL"):

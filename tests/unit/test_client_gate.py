@@ -87,6 +87,13 @@ def test_who_comes_later_gets_a_duplicate_of_the_socket(holder, wanted):
 
 
 @pytest.mark.usefixtures("at_the_door")
+def test_what_cargo_starts_does_not_keep_the_port(wanted):
+    with closing(acquire(wanted)) as later:
+        assert not later.listener.get_inheritable()
+        assert not later.lease.get_inheritable()
+
+
+@pytest.mark.usefixtures("at_the_door")
 @pytest.mark.parametrize("terms", [Terms("f" * 16), Terms(TERMS.root_id, strict_absence=True)])
 def test_who_wants_something_else_gets_another_port_or_an_error(holder, wanted, terms):
     other = wanted._replace(terms=terms, remembered=holder.port)

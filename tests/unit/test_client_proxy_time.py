@@ -12,6 +12,7 @@ from mirror.client.proxy.work import Looks
 from mirror.errors import MachineError, ProofError, UnreachableError
 from tests.fakes.source import FakeSource
 from tests.support.crates import crate_bytes, index_file
+from tests.support.processes import wait_until
 from tests.support.proxying import OWN, ask, asked, here, proxied
 
 SERDE = index_file("serde", "1.0.0")
@@ -170,6 +171,30 @@ def test_who_waits_for_a_look_shares_what_comes_of_it():
         thread.join()
     assert len(failed) == 5
     assert gate.calls < 5
+
+
+def test_after_a_good_look_nobody_waits_for_a_mirror_that_does_not_answer():
+    gate = Gate(UnreachableError("away"))
+    gate.opened.set()
+    gate.outcome = None
+    source = FakeSource(refresh=gate)
+    looks = Looks(source, 0.0, print)
+    looks.look()
+    gate.opened.clear()
+    gate.outcome = UnreachableError("away")
+    slow = threading.Thread(target=looks.look)
+    slow.start()
+    wait_until(lambda: gate.calls == 2)
+    others = [threading.Thread(target=looks.look) for _ in range(5)]
+    for each in others:
+        each.start()
+    for each in others:
+        each.join(5)
+    assert not any(each.is_alive() for each in others)
+    assert slow.is_alive()
+    gate.opened.set()
+    slow.join()
+    assert gate.calls == 2
 
 
 def test_what_users_must_know_is_logged_with_the_first_look_and_not_again(source, caplog):

@@ -188,6 +188,25 @@ def test_a_mirror_with_bad_metadata_is_left_for_the_next_and_alone_it_is_an_erro
         assert caught.value.advice
 
 
+def test_a_mirror_that_never_answers_about_its_root_holds_up_no_look_at_the_others(held):
+    released = threading.Event()
+
+    def never(body):
+        released.wait(100)
+        return body
+
+    with mirrors(held, held) as [well, stuck]:
+        stuck.lies = {"2.root.json": never}
+        slow = stuck.fetcher(stall_seconds=300.0, total_seconds=300.0)
+        try:
+            with source_over(
+                held, held.data.parent / "home", well.fetcher(), slow, max_wait=0.5
+            ) as source:
+                assert source.refresh().mirror == f"{well.url}/"
+        finally:
+            released.set()
+
+
 def test_a_mirror_that_is_behind_is_skipped_and_not_accused(held, tmp_path):
     old = held.copied(tmp_path / "old")
     held.hold(("gamma", "1.0.0"))

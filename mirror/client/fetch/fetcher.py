@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 import stat
 import time
@@ -35,6 +36,7 @@ from mirror.client.fetch.transport import (
     TooMuchError,
     Waits,
 )
+from mirror.client.home.settings import parse_mirror
 from mirror.errors import UsageError
 
 _REASON_MAX_BYTES = 400
@@ -87,13 +89,21 @@ class MirrorFetcher(ABC):
     base: str
 
     @abstractmethod
-    def read(self, path: str, max_bytes: int, *, compressed: bool = False) -> bytes:
+    def read(
+        self,
+        path: str,
+        max_bytes: int,
+        *,
+        compressed: bool = False,
+        seconds: float | None = None,
+    ) -> bytes:
         """Return one file's bytes; `path` is one that `core/layout.py` makes.
 
         Args:
             path: below the mirror's root.
             max_bytes: no more than these, when unpacked.
             compressed: let it come gzip-compressed; what is returned never is.
+            seconds: for all of it, where that is less than what any answer may take.
 
         Raises:
             DownloadError: not to be had, or longer than that.
@@ -140,10 +150,18 @@ class HttpFetcher(MirrorFetcher):
         """Close the connections."""
         self._pool.close()
 
-    def read(self, path: str, max_bytes: int, *, compressed: bool = False) -> bytes:
+    def read(
+        self,
+        path: str,
+        max_bytes: int,
+        *,
+        compressed: bool = False,
+        seconds: float | None = None,
+    ) -> bytes:
         """Return one file's bytes; asks again while the mirror says that it is still fetching."""
         url = self.base + path
-        deadline = time.monotonic() + self._limits.total_seconds
+        total_seconds = min(self._limits.total_seconds, math.inf if seconds is None else seconds)
+        deadline = time.monotonic() + total_seconds
         headers = {
             "User-Agent": "crateseal",
             "Accept-Encoding": "gzip" if compressed and not self._as_it_is else "identity",
@@ -152,7 +170,7 @@ class HttpFetcher(MirrorFetcher):
         most = max_bytes + max_bytes // 1000 + _HEADERS_MAX_BYTES
         ask = Ask("GET", self._path + path, headers, deadline, most)
         for tries_left in reversed(range(self._limits.tries)):
-            with _InWords(url, self._limits), self._pool.answer(ask) as response:
+            with _InWords(url, total_seconds), self._pool.answer(ask) as response:
                 if response.status == 200:
                     return _body(url, response, max_bytes, compressed=compressed)
                 pause = _retry_after(response, self._limits.retry_max_seconds)
@@ -168,13 +186,14 @@ class HttpFetcher(MirrorFetcher):
         Asked once; whoever asks has to do without an answer.
         """
         url = self.base + path
-        deadline = time.monotonic() + self._limits.total_seconds
+        total_seconds = self._limits.total_seconds
+        deadline = time.monotonic() + total_seconds
         headers = {"User-Agent": "crateseal", "Content-Type": "application/json"}
         most = _SAID_MAX_BYTES + _HEADERS_MAX_BYTES
         data = json.dumps(body).encode()
         ask = Ask("POST", self._path + path, headers, deadline, most, data)
         try:
-            with _InWords(url, self._limits), self._pool.answer(ask) as response:
+            with _InWords(url, total_seconds), self._pool.answer(ask) as response:
                 if response.status != 200:
                     return None
                 return json.loads(_body(url, response, _SAID_MAX_BYTES, compressed=False))
@@ -192,7 +211,14 @@ class DiskFetcher(MirrorFetcher):
     def __init__(self, www: Path) -> None:
         self.base = f"{www}/"
 
-    def read(self, path: str, max_bytes: int, *, compressed: bool = False) -> bytes:  # noqa: ARG002
+    def read(
+        self,
+        path: str,
+        max_bytes: int,
+        *,
+        compressed: bool = False,  # noqa: ARG002
+        seconds: float | None = None,  # noqa: ARG002
+    ) -> bytes:
         """Return one file's bytes."""
         file = self.base + path
         if ".." in path.split("/"):
@@ -221,13 +247,11 @@ def checked_url(text: str) -> str:
         UsageError: it is no http or https URL.
     """
     try:
-        parts = urlsplit(text)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        return parse_mirror(text)
     except (ValueError, TypeError, AttributeError):
-        usable = False
-    if not usable or parts.query or parts.fragment or not text.isprintable() or " " in text:
-        raise UsageError(f"mirror {text!r}: expected a URL such as https://crates.example.org")
-    return text.rstrip("/") + "/"
+        raise UsageError(
+            f"mirror {text!r}: expected a URL such as https://crates.example.org"
+        ) from None
 
 
 def one_line(text: str) -> str:
@@ -309,19 +333,20 @@ def _refusal(url: str, response: http.client.HTTPResponse) -> DownloadError:
 class _InWords:
     """Turns what the standard library raises into a `DownloadError` that says which file."""
 
-    def __init__(self, url: str, limits: FetchLimits) -> None:
+    def __init__(self, url: str, total_seconds: float) -> None:
         self._url = url
-        self._limits = limits
+        self._total_seconds = total_seconds
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        url, limits = self._url, self._limits
+        url = self._url
         match error:
             case DeadlineError():
-                seconds = limits.total_seconds
-                raise SlowRetrievalError(f"{url}: not there after {seconds:.0f} s") from error
+                raise SlowRetrievalError(
+                    f"{url}: not there after {self._total_seconds:.0f} s"
+                ) from error
             case TooMuchError():
                 raise DownloadLengthMismatchError(f"{url}: more bytes than asked for") from error
             case ConnectTimeoutError():

@@ -33,7 +33,7 @@ GATE = ENV_PREFIX + "GATE"
 _NO_SETTINGS = frozenset({CONFIG_HOME, GATE}) | {
     ENV_PREFIX + name for name in ("CONFIG", "PARENT_FD", "LISTEN_FD")
 }
-_NO_CONTROL = re.compile(r"[^\x00-\x20\x7f]+\Z")
+_PRINTABLE_ASCII = re.compile(r"[\x21-\x7e]+\Z")
 
 
 def parse_mirror(text: str) -> str:
@@ -46,7 +46,10 @@ def parse_mirror(text: str) -> str:
 
     parts = urlsplit(text)
     usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    if not usable or "?" in text or "#" in text or not _NO_CONTROL.match(text):
+    # A user and password in it would be shown wherever the mirror is named.
+    if not usable or "@" in parts.netloc or "?" in text or "#" in text:
+        raise ValueError(text)
+    if not _PRINTABLE_ASCII.match(text):
         raise ValueError(text)
     return text.rstrip("/") + "/"
 

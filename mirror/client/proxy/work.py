@@ -102,14 +102,16 @@ class Looks:
             CratesealError: there was no look yet, or this machine's clock is wrong.
         """
         came = time.monotonic()
-        if came < self._pause_until:
-            return
-        with self._lock:
-            if self._failure is None or self._tried_at < came:
+        if came < self._pause_until or not self._lock.acquire(blocking=not self._has_looked):
+            return  # The last look stands: nobody waits for a mirror that does not answer.
+        try:
+            if self._tried_at < came:
                 self._failure = self._try()
                 self._tried_at = time.monotonic()
             if self._failure is not None:
                 raise self._failure
+        finally:
+            self._lock.release()
 
     def _try(self) -> CratesealError | None:
         try:

@@ -93,6 +93,9 @@ class Refresher:
         self._cache = cache
         self._settings = settings
         self._pool = pool
+        # For a root or a timestamp: less than a proxy lets cargo wait, so that a mirror which does
+        # not answer holds up no look at the others.
+        self._look_seconds = 0.8 * settings.max_wait
 
     def refresh(self, last: View | None, now: float) -> View:
         """Return the newest view that verifies: a mirror's, else what is remembered.
@@ -106,7 +109,7 @@ class Refresher:
         known = start.look(remembered.root)
         self._mirrors.begin()
         first = self._mirrors.signed[0]
-        timestamp = self._pool.submit(first.read, TIMESTAMP_PATH, TIMESTAMP_MAX_BYTES)
+        timestamp = self._pool.submit(self._timestamp, first)
         root, liars = self._newest_root(remembered.root)
         if root != remembered.root:
             # It has proved itself. Whatever else comes: who revokes a key is not asked twice.
@@ -139,7 +142,7 @@ class Refresher:
         for number in range(version + 1, version + 1 + ROOTS_MAX):
             path = f"{METADATA_DIR}/{number}.root.json"
             asked = [each for each in self._mirrors.signed if each not in liars]
-            answers = list(self._pool.map(lambda each, path=path: _root_at(each, path), asked))
+            answers = list(self._pool.map(partial(self._root_at, path), asked))
             offered = [(each, data) for each, data in zip(asked, answers, strict=True) if data]
             found = next_root(root, [(each.base, data) for each, data in offered])
             wrong = dict(found.wrong)
@@ -158,7 +161,18 @@ class Refresher:
             root = found.root
         return root, liars
 
+    def _root_at(self, path: str, fetcher: MirrorFetcher) -> bytes | None:
+        try:
+            return fetcher.read(path, ROOT_MAX_BYTES, seconds=self._look_seconds)
+        except DownloadLengthMismatchError:
+            return b""  # something, and no root
+        except DownloadError:
+            return None
+
     # ---- one mirror
+
+    def _timestamp(self, fetcher: MirrorFetcher) -> bytes:
+        return fetcher.read(TIMESTAMP_PATH, TIMESTAMP_MAX_BYTES, seconds=self._look_seconds)
 
     def _view(
         self,
@@ -170,11 +184,7 @@ class Refresher:
         """Verify the whole top of one mirror's metadata; remember it."""
         look = start.look(root)
         with _telling(fetcher.where(TIMESTAMP_PATH)):
-            data = (
-                timestamp.result()
-                if timestamp is not None
-                else fetcher.read(TIMESTAMP_PATH, TIMESTAMP_MAX_BYTES)
-            )
+            data = timestamp.result() if timestamp is not None else self._timestamp(fetcher)
             look.take_timestamp(data)
         self._check_clock(look, start.now)
         last = start.last
@@ -306,15 +316,6 @@ def clock_error(now: float, signed_at: float) -> MachineError:
 
 def _is_no_lie(error: CratesealError) -> bool:
     return isinstance(error, UnreachableError) or isinstance(error.__cause__, BehindError)
-
-
-def _root_at(fetcher: MirrorFetcher, path: str) -> bytes | None:
-    try:
-        return fetcher.read(path, ROOT_MAX_BYTES)
-    except DownloadLengthMismatchError:
-        return b""  # something, and no root
-    except DownloadError:
-        return None
 
 
 @contextmanager
