@@ -149,8 +149,14 @@ mode {config.mode}, upstream {config.upstream}{", offline" if config.offline els
     [source.crateseal]
     registry = "sparse+{config.url}/index/"
 
-  Prove what you built:  crateseal verify --lock Cargo.lock --data {config.data}
-  See how it is:         crateseal status --data {config.data}    or {config.url}/
+  Or build with everything verified, here and on other machines:
+
+    crateseal trust {config.url} \\
+        --root-sha256 {hashlib.sha256(root).hexdigest()}
+    cargo sealed build
+
+  Prove what you built:  crateseal verify --lock Cargo.lock --data {config.data.absolute()}
+  See how it is:         crateseal status --data {config.data.absolute()}    or {config.url}/
   Root fingerprint:      sha256 {hashlib.sha256(root).hexdigest()}
                          of {file}, {kind}
   Stop:                  Ctrl-C

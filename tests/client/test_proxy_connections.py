@@ -1,6 +1,7 @@
 """The proxy's connections, over real sockets: protocols, and what strangers may take of it."""
 
 import subprocess
+import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager
@@ -11,7 +12,7 @@ import httpx
 import pytest
 
 from mirror.client.proxy.connections import ConnectionLimits
-from tests.conftest import need
+from tests.conftest import need, need_root
 from tests.fakes.source import FakeSource
 from tests.support.crates import index_file
 from tests.support.processes import wait_until
@@ -88,6 +89,23 @@ def test_strangers_are_refused_over_the_wire(served, source, headers):
     path = f"/{served.place.root_id}/{PATH}"
     assert served.raw(request(served, path, **headers)).startswith(b"HTTP/1.1 403 ")
     assert served.raw(request(served, path)).endswith(SERDE)
+
+
+def test_another_user_of_this_machine_is_turned_away(served, source):
+    need_root()
+    asks = (
+        "import os, socket, sys; port, data = int(sys.argv[1]), sys.argv[2].encode()\n"
+        "os.setuid(int(sys.argv[3])); peer = socket.socket(); peer.connect(('127.0.0.1', port))\n"
+        "peer.sendall(data); print(peer.makefile('rb').read().decode())"
+    )
+    data = request(served, f"/{served.place.root_id}/{PATH}").decode()
+    for uid, status in (("65534", "403 Forbidden"), ("0", "200")):
+        command = [sys.executable, "-c", asks, str(served.place.port), data, uid]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.stderr == ""
+        assert done.stdout.startswith(f"HTTP/1.1 {status}")
+        assert ("another user's proxy" in done.stdout) == (uid != "0")
+    assert len(source.called("index_file")) == 1
 
 
 def test_a_host_of_http2_is_looked_at_too(served):

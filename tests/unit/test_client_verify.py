@@ -363,7 +363,7 @@ def test_a_mirror_that_nobody_answers_for_is_unreachable(mirror):
     lock, root = mirror.lock(*PAIR), mirror.metadata / "1.root.json"
     code, text = verify(mirror, lock=lock, mirror=url, root=root)
     assert code == 3
-    assert "is the mirror running?" in text
+    assert "is the mirror running" in text
     with pytest.raises(UnreachableError, match="is the mirror running"):
         verify(mirror, lock=lock, mirror=url, root_sha256="0" * 64)
 

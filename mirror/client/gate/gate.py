@@ -231,7 +231,9 @@ def _join(folder: int, terms: Terms, port: int) -> Gate | str | None:
             return "somebody else's process"
         data, fds, _, _ = socket.recv_fds(lease, _HELLO_MAX_BYTES, 4)
         for each in fds:
-            os.set_inheritable(each, False)  # recvmsg(2) leaves them open to cargo and all it starts
+            os.set_inheritable(
+                each, False
+            )  # recvmsg(2) leaves them open to cargo and all it starts
         listeners = [socket.socket(fileno=each) for each in fds]
     except TimeoutError:
         lease.close()

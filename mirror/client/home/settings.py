@@ -171,7 +171,7 @@ ABOUT: dict[str, About] = {
     ),
     "strict": About(
         FLAG,
-        "cargo sealed: packages that no signature covers are findings, and are not fetched",
+        "cargo sealed: what no signature covers fails the run; a bypass over HTTP fails early",
         only=("sealed",),
     ),
     "proxy_port": About(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,17 +23,16 @@ from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.utils import wrap_app
 
+from mirror.client.gate.port_owner import user_of
+
 if TYPE_CHECKING:
     from mirror.client.proxy.app import Proxy, Receive, Scope, Send
 
 LOG = logging.getLogger("crateseal.proxy")
 
 BACKLOG = 1024
-_FULL = b"crateseal: too many connections\n"
-_FULL_ANSWER = (
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
-    b"Content-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s" % (len(_FULL), _FULL)
-)
+_FULL = b"503 Service Unavailable", b"crateseal: too many connections\n"
+_NOT_YOURS = b"403 Forbidden", b"crateseal: this is another user's proxy; start one of your own\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,11 @@ class Connections:
         peer = writer.get_extra_info("peername")
         if len(self._open) >= self._limits.connections and not self._end_an_idle_one():
             LOG.warning("%d connections, none of them idle: no more", len(self._open))
-            await _turn_away(reader, writer)
+            await _turn_away(reader, writer, *_FULL)
+            return
+        if _is_strangers(writer):
+            # What they ask for would cost our time at the mirror, and stand in our reports.
+            await _turn_away(reader, writer, *_NOT_YOURS)
             return
         # asyncio does it for sockets that know their protocol; else each small answer takes 40 ms.
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -167,12 +171,23 @@ class Connections:
             connection.requests -= 1
 
 
-async def _turn_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+def _is_strangers(writer: asyncio.StreamWriter) -> bool:
+    """Whether another user of this machine has connected, other than root."""
+    peer, here = writer.get_extra_info("peername"), writer.get_extra_info("sockname")
+    return user_of(peer[1], here[1]) not in {None, 0, os.geteuid()}
+
+
+async def _turn_away(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, status: bytes, words: bytes
+) -> None:
     # Closed with its request unread, a connection may lose our answer.
     with suppress(TimeoutError, OSError):
         async with asyncio.timeout(1.0):
             await reader.read(65_536)
-    writer.write(_FULL_ANSWER)
+    writer.write(
+        b"HTTP/1.1 %s\r\nRetry-After: 5\r\nConnection: close\r\n"
+        b"Content-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s" % (status, len(words), words)
+    )
     writer.close()
 
 

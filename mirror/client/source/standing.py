@@ -211,7 +211,10 @@ def _first_use(standing: Standing) -> str | None:
 
 def _trial(standing: Standing) -> str | None:
     if standing.is_trial:
-        return "This is a TRIAL root: all its keys lie on the mirror itself."
+        return (
+            "This is a TRIAL root: all its keys lie on the mirror itself; `tuf-repo adopt` there"
+            " ends that."
+        )
     if standing.pins_trial:
         return (
             "The root you gave was made for a first try, and a real one has followed: ask the"

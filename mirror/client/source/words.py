@@ -27,6 +27,10 @@ from mirror.errors import (
     UnreachableError,
 )
 
+_OTHER_KEYS = (
+    "do not build from it: somebody stands between, or the mirror began anew with other keys; if"
+    " its operator says so, `crateseal trust URL --root-sha256 HEX --replace`"
+)
 LOOK_THERE = "do not build from it; run `crateseal check` on the mirror"
 RUN_THE_SIGNER = (
     "the mirror's signer has not run in time, or somebody shows you an old state: see"
@@ -70,8 +74,14 @@ def in_plain_words(subject: str, where: str, error: Exception) -> CratesealError
         case BadAnswerError():
             return ProofError(subject, where, error.expected, error.got, LOOK_THERE)
         case DownloadError():
-            return UnreachableError(f"{_chain(error)}; is the mirror running?")
+            return UnreachableError(f"{_chain(error)}; {_what_now(error)}")
     raise error
+
+
+def _what_now(error: DownloadError) -> str:
+    if ": answered " in str(error):
+        return "try again in a while, or see why in the mirror's status"
+    return "is the mirror running, and this its address?"
 
 
 def absent(where: str, name: str, *, proved: bool) -> AbsentError:
@@ -145,7 +155,8 @@ def _refused(subject: str, where: str, error: RepositoryError) -> ProofError:
                 "the mirror is behind, or somebody shows you an old state: ask its operator",
             )
     expected = next(words for kind, words in _EXPECTED if isinstance(error, kind))
-    return ProofError(subject, where, expected, _chain(error), LOOK_THERE)
+    advice = _OTHER_KEYS if isinstance(error, UnsignedMetadataError) else LOOK_THERE
+    return ProofError(subject, where, expected, _chain(error), advice)
 
 
 def _without(where: str, error: Exception) -> str:
