@@ -23,9 +23,9 @@ from tests.support.nginx import free_port, running_nginx
 from tests.support.processes import environment, wait_until
 
 _SERVER = """
+  log_format asked '$status $uri';
   server {{ listen 127.0.0.1:{port} backlog=1024; root {www}; keepalive_requests 100000;
-    default_type application/octet-stream; gzip_static on;
-    log_format asked '$status $uri'; access_log {log} asked; }}
+    default_type application/octet-stream; gzip_static on; access_log {log} asked; }}
 """
 MEMORY_TARGET_MB = 150
 

@@ -89,7 +89,7 @@ def test_what_many_ask_for_at_once_is_done_once():
     gate = Gate(CRATE)
 
     async def scenario(proxy):
-        tasks = [asyncio.create_task(asked(proxy, CRATE_PATH)) for _ in range(30)]
+        tasks = [asyncio.create_task(asked(proxy, CRATE_PATH)) for _ in range(16)]
         await asyncio.sleep(0.05)
         gate.opened.set()
         return await asyncio.gather(*tasks)

@@ -49,9 +49,9 @@ _PIECE_BYTES = 65_536
 _STUCK_SECONDS = 60.0
 """A client that takes no byte for so long is given up: what it asked for would stay in memory."""
 _LOGGED_MAX = 10_000
-_CRATES_AT_ONCE = 32
+_CRATES_AT_ONCE = 16
 """So many crates are in memory at a time, as far as nobody has to wait `_ROOM_SECONDS` for it."""
-_ROOM_SECONDS = 2.0
+_ROOM_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
