@@ -33,7 +33,11 @@ def registry_folders(source: str) -> frozenset[str]:
         parts = urlsplit(url.removeprefix(_SPARSE))
     except ValueError:
         return frozenset()
-    host = parts.hostname or ""
+    if kind is _GIT_REGISTRY:
+        # `sparse+https` is no scheme that the URL standard knows: there letters stay as they are.
+        parts = parts._replace(scheme=parts.scheme.lower(), netloc=_lower_host(parts.netloc))
+        url = parts.geturl()
+    host = _host(parts.netloc)
     is_plain = len(host) <= _HOST_MAX_CHARS and host.isascii() and host.isprintable()
     if not parts.scheme or not is_plain:
         return frozenset()  # It may come from a stranger's lock, and becomes a file's name.
@@ -43,6 +47,17 @@ def registry_folders(source: str) -> frozenset[str]:
     if kind is _GIT_REGISTRY:
         names |= {f"{name}-shallow" for name in names}
     return frozenset(names)
+
+
+def _host(netloc: str) -> str:
+    """Return the host as it is written, which `hostname` does not; an IPv6 one in its brackets."""
+    host = netloc.rpartition("@")[2]
+    return host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+
+
+def _lower_host(netloc: str) -> str:
+    user, at, host = netloc.rpartition("@")
+    return user + at + host.lower()
 
 
 def _canonical(url: str, parts: SplitResult, kind: str) -> str:

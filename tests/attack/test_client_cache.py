@@ -3,6 +3,7 @@
 Cargo's own cache lies in there, too, and cargo never looks at a file of it twice: that is found.
 """
 
+import fcntl
 import os
 import shutil
 import time
@@ -20,6 +21,7 @@ from tests.support.stage import (
     PACKAGES,
     Stage,
     User,
+    lock_text,
     small_crate,
     unverified,
 )
@@ -208,12 +210,108 @@ def test_a_crate_that_was_changed_in_cargos_cache_is_found(folder, stage):
         crate.write_bytes(small_crate("alpha", "1.0.0", "evil"))
         (source,) = user.cache.glob("*/cargo-home/registry/src/*/beta-1.0.0/src/lib.rs")
         source.write_text("// evil\n")
-        assert len(unverified(user.received())) == 2
+        (index,) = user.cache.glob("*/cargo-home/registry/index/*/.cache/de/lt/delta")
+        index.write_bytes(index.read_bytes().replace(b'"features":{}', b'"features":{"evil":[]}'))
         code, text = verify(user, "--cache", **known)
         assert code == 1, text
         assert str(crate) in text
+        assert str(index) in text
         assert str(source) in text
         for words in (("--offline",), ()):
             code, text = sealed(user, "fetch", *words, **known, CI=None if words else "true")
             assert code == 1, text
             assert "alpha-1.0.0.crate" in text
+
+
+@pytest.fixture
+def known(stage):
+    with hosting(stage.mirror.data) as url:
+        yield {"CRATESEAL_MIRROR": url, "CRATESEAL_ROOT": str(stage.root)}
+
+
+@pytest.fixture
+def user(folder, known):
+    """Somebody who has fetched all, and in whose cargo's cache all was changed that can be."""
+    user = User(folder / "u")
+    code, text = sealed(user, **known)
+    assert code == 0, text
+    (home,) = user.cache.glob("*/cargo-home")
+    (source,) = home.glob("registry/src/*/beta-1.0.0/src/lib.rs")
+    source.write_text("pub fn evil() {}\n")
+    (cache,) = home.glob("registry/cache/*")
+    (cache / "beta-1.1.0.crate").write_bytes(small_crate("beta", "1.1.0", "evil"))
+    (index,) = home.glob("registry/index/*/.cache/de/lt/delta")
+    index.write_bytes(index.read_bytes().replace(b'"features":{}', b'"features":{"evil":[]}'))
+    assert len(unverified(user.received())) == 3
+    return user
+
+
+def test_a_build_machine_uses_nothing_of_cargos_cache_that_the_lock_does_not_vouch_for(user, known):
+    code, text = sealed(user, "build", "--locked", **known, CI="true")
+    assert code == 0, text
+    assert unverified(user.received()) == []
+    code, text = sealed(user, "build", "--locked", **known, CI="true")
+    assert code == 0, text
+    assert "Compiling" not in text  # What was unpacked again is not built again.
+
+
+def says_offline(user):
+    (user.project / ".cargo").mkdir()
+    (user.project / ".cargo/config.toml").write_text("[net]\noffline = true\n")
+    return ("build",)
+
+
+OFFLINE = {
+    "--offline": lambda _: ("build", "--offline"),
+    "--config": lambda _: ("build", "--config", "net.offline=true"),
+    "a configuration": says_offline,
+}
+
+
+@pytest.mark.parametrize("how", OFFLINE)
+def test_offline_what_was_unpacked_is_unpacked_again(user, known, how):
+    code, text = sealed(user, *OFFLINE[how](user), **known)
+    assert code == 0, text
+    assert not [each for each in unverified(user.received()) if "/src/" in each]
+
+
+def test_offline_a_crate_that_no_lock_names_is_out_of_reach_and_then_there_again(user, known):
+    user.lock.unlink()
+    code, text = sealed(user, "build", "--offline", **known)
+    assert code == 101, text
+    assert "no lock says what is in the 4 crates" in text
+    assert not list(user.cache.glob("*/cargo-home/registry/src/*/*"))
+    assert len(list(user.cache.glob("*/cargo-home/registry/cache/*/*.crate"))) == 4
+    user.lock.write_text(lock_text())
+    code, text = sealed(user, "build", "--offline", **known)
+    assert code == 0, text
+    assert "no lock" not in text
+
+
+def test_while_another_run_goes_on_it_is_said_that_sources_were_not_looked_at(user, known):
+    (path,) = user.cache.glob("*/cargo-home/.crateseal/lock")
+    with path.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        _, text = sealed(user, **known, CI="true")
+    assert "another run uses the same overlay" in text
+
+
+def test_what_no_file_can_be_called_and_what_is_no_file_is_a_finding(folder, stage):
+    user = User(folder / "u", lock_text())
+    with hosting(stage.mirror.data) as url:
+        known = {"CRATESEAL_MIRROR": url, "CRATESEAL_ROOT": str(stage.root)}
+        assert sealed(user, **known)[0] == 0
+        (crate,) = user.cache.glob("*/cargo-home/registry/cache/*/alpha-1.0.0.crate")
+        crate.unlink()
+        os.mkfifo(crate)
+        code, text = sealed(user, "fetch", "--offline", **known)
+        assert code == 1, text
+        assert "got no regular file" in text
+        crate.unlink()
+        user.lock.write_text(
+            lock_text().replace('"delta"\nversion = "1', '"del\\u0000ta"\nversion = "1')
+        )
+        code, text = sealed(user, "fetch", "--offline", **known)
+        assert code == 1, text
+        assert "got what can be no file's name" in text
+        assert "\0" not in text

@@ -15,10 +15,13 @@ from contextlib import closing, contextmanager, suppress
 
 import pytest
 
+from mirror.client.gate.gate import FIRST_PORT, LAST_PORT
 from tests.conftest import need, need_root
+from tests.support.arranging import EVIL, EVIL_LINE
 from tests.support.hostile import asked, hosting, tell_lies
+from tests.support.mirror_folder import answering, from_folder
 from tests.support.processes import Process, children_of, is_alive, wait_until
-from tests.support.stage import Stage, User, unverified
+from tests.support.stage import Stage, User, lines, lock_text, sha256, unverified
 from tests.support.victims import sealed, sealed_process
 
 LETTERS = "abcdefgh"
@@ -103,6 +106,58 @@ def test_a_squatter_who_came_between_two_runs_hears_nothing_of_cargo(mirror, use
     assert code == 0, text
     assert int(file.read_text()) != port
     assert unverified(user.received()) == []
+
+
+@contextmanager
+def impostor(folder, stage):
+    """Be a stranger on another of our ports, at our own path, with another alpha."""
+    root_id = sha256(stage.root.read_bytes())[:16]
+    evil = Stage.made(folder / "evil")
+    evil.put_crate("alpha", EVIL)
+    evil.publish({"alpha": lines(EVIL_LINE)})
+    static = from_folder(evil.www)
+    port = next(each for each in range(LAST_PORT, FIRST_PORT, -1) if is_free(each))
+    with answering(lambda path: static(path.removeprefix(f"/{root_id}")), port=port) as url:
+        evil.for_plain_cargo(f"{url}/{root_id}")
+        yield port, f"{url}/{root_id}"
+
+
+def is_free(port):
+    server = bound(port)
+    if server:
+        server.close()
+    return server is not None
+
+
+def test_a_stranger_on_another_of_our_ports_is_not_taken_for_us(mirror, folder, stage):
+    need("cargo-clippy")
+    user = User(folder / "u", lock_text({"alpha": sha256(EVIL)}))
+    with impostor(folder, stage) as (port, url):
+        (user.project / ".cargo").mkdir()
+        (user.project / ".cargo/config.toml").write_text(
+            '[source.crates-io]\nreplace-with = "x"\n'
+            f'[source.x]\nregistry = "sparse+{url}/index/"\n'
+        )
+        # Clippy starts a second cargo: that one is led there.
+        code, text = sealed(user, "clippy", **mirror)
+    assert code == 1, text
+    assert "FINDING: alpha 1.0.0" in text
+    (home,) = user.cache.glob("*/cargo-home")
+    (aside,) = home.glob(".crateseal/foreign-1/cache/*")
+    assert (aside / "alpha-1.0.0.crate").read_bytes() == EVIL
+    assert not list(home.glob(f"registry/*/{aside.name}"))
+
+    # Had that run been killed: whoever gets that port next does not use what lies there.
+    (home / "registry/cache").mkdir(parents=True, exist_ok=True)
+    aside.rename(home / f"registry/cache/{aside.name}")
+    (user.project / ".cargo/config.toml").unlink()
+    user.lock.write_text(lock_text())
+    code, text = sealed(user, **mirror, CRATESEAL_PROXY_PORT=str(port))
+    assert code == 1, text
+    assert "somebody who had this port before us" in text
+    assert unverified({file: file.read_bytes() for file in home.rglob("registry/cache/*/*")}) == []
+    code, text = sealed(user, **mirror, CRATESEAL_PROXY_PORT=str(port))
+    assert code == 0, text
 
 
 # ---- the proxy dies

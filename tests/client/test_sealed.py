@@ -1,8 +1,10 @@
 """`cargo sealed` with a real cargo before a real mirror, in every way that cargo is used."""
 
+import contextlib
 import hashlib
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -34,6 +36,8 @@ TOOL = crate_bytes(
     ],
 )
 NAMES = ("aaaa", "bbbb")
+# Not one long `sleep`: a child that was just forked may miss the signal that is to end it.
+READY_FOR_NINE_SECONDS = "echo ready; n=0; while [ $n -lt 90 ]; do sleep 0.1; n=$((n+1)); done"
 
 
 @pytest.fixture(scope="module")
@@ -281,6 +285,44 @@ def test_words_that_redirect_a_source_are_refused(laptop, project):
     assert "says itself where crates come from" in said
 
 
+def test_an_alias_of_the_checkout_brings_no_configuration_of_its_own(laptop, project):
+    said = "source.crates-io.replace-with='v'", "source.v.directory='vendor'"
+    words = ["build", "--config", said[0], "--config", said[1]]
+    configure(project, f"alias.b = {words}\n")
+    for command, more in (("b", {}), ("c", {"CARGO_ALIAS_C": "b --quiet"})):
+        code, out = laptop.sealed(project, "--strict", command, **more)
+        assert code == 2
+        assert f"alias {command}: stands for words with a --config" in out
+    # The control: cargo does what we refuse.
+    assert "vendor" in ended(laptop.start(project, "b"))[1]
+    configure(project, 'alias.get = "fetch --quiet"\n')
+    code, out = laptop.sealed(project, "--strict", "get", "--config", "net.retry=0")
+    assert code == 0, out
+    assert "2 crates verified" in out
+
+
+def test_aliases_that_only_cargo_can_read_are_refused_and_a_command_of_its_own_is_not(
+    laptop, project
+):
+    configure(project, 'net = {\n}\nalias.get = "fetch"\n')
+    code, said = laptop.sealed(project, "get")
+    assert code == 2
+    assert f"cargo sealed: {project}/.cargo/config.toml: cannot be read here" in said
+    code, said = laptop.sealed(project, "fetch")
+    assert code == 0, said
+
+
+def test_a_lock_that_only_cargo_can_read_is_an_error_with_strict(laptop, project):
+    laptop.sealed(project, "fetch")
+    lock = project / "Cargo.lock"
+    lock.write_text(lock.read_text() + "[[patch.unused]]\nname = 'x'\nversion = '1.0.0'\n")
+    assert laptop.sealed(project, "--strict", "fetch")[0] == 0
+    lock.write_text(lock.read_text() + '[metadata]\nx = "\\e"\n')
+    code, said = laptop.sealed(project, "--strict", "fetch", "--locked")
+    assert code == 1, said
+    assert f"{lock}: a lock that cannot be read here" in said
+
+
 def test_another_registry_of_the_users_own_is_not_covered(laptop, tmp_path, impostor):
     (laptop.users / "config.toml").write_text(
         f'registries.corp.index = "sparse+{impostor}/index/"\n'
@@ -300,6 +342,19 @@ def test_a_package_outside_the_workspace_is_not_covered(laptop, tmp_path):
     assert code == 0, said
     assert f"not covered: 1 package or source: elsewhere ({tmp_path}/elsewhere)" in said
     assert laptop.sealed(project, "--strict", "build")[0] == 1
+
+
+def test_a_patch_of_a_configuration_is_not_covered(laptop, tmp_path):
+    package(tmp_path / "elsewhere", name="aaaa").joinpath("Cargo.toml").write_text(
+        '[package]\nname = "aaaa"\nversion = "1.0.0"\n'
+    )
+    project = package(tmp_path / "work", "aaaa")
+    configure(project, '[patch.crates-io]\naaaa = { path = "../elsewhere" }\n')
+    code, said = laptop.sealed(project, "--strict", "build")
+    assert code == 1, said
+    assert (
+        f"aaaa 1.0.0 (not found below {project}), `patch`: ../elsewhere for the crate aaaa" in said
+    )
 
 
 def test_nothing_of_a_checkout_is_taken_for_ours(laptop, project):
@@ -328,6 +383,18 @@ def test_offline_a_changed_crate_stops_cargo_before_it_starts(laptop, project):
         assert "Compiling" not in said
     code, said = laptop.sealed(project, "--json", "build", "--offline")
     assert (code, json.loads(said)["cargo"], json.loads(said)["exit"]) == (1, None, 1)
+
+
+@pytest.mark.parametrize("more", [{}, {"CI": "true"}])
+def test_a_lock_that_only_cargo_can_read_stops_it_where_the_lock_must_vouch(laptop, project, more):
+    laptop.sealed(project, "generate-lockfile")
+    lock = project / "Cargo.lock"
+    lock.write_text(lock.read_text().replace('"aaaa"', '"\\x61aaa"'))
+    code, said = laptop.sealed(project, *(("build",) if more else ("build", "--offline")), **more)
+    assert code == 1, said
+    assert f"FINDING: Cargo.lock: {lock}: expected a lock that can be read here" in said
+    assert "cargo was not started" in said
+    assert "Compiling" not in said
 
 
 # ---- signals, streams, exit codes: a program in cargo's place
@@ -368,19 +435,64 @@ def test_who_kills_cargo_kills_us_likewise(stand_in):
 
 
 def test_a_signal_to_us_reaches_cargo(stand_in):
-    process = stand_in(
-        "trap 'kill $!; echo told; exit 7' TERM; sleep 9 & echo ready; wait", "build"
-    )
+    process = stand_in(f"trap 'echo told; exit 7' TERM; {READY_FOR_NINE_SECONDS}", "build")
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
     assert ended(process) == (7, "told\n")
 
 
 def test_ctrl_c_ends_cargo_and_then_us(stand_in):
-    process = stand_in("echo ready; sleep 9", "build", start_new_session=True)
+    # No child of the shell's: one just forked may miss the signal.
+    process = stand_in("echo ready; read line", "build", start_new_session=True)
     assert process.stdout.readline() == "ready\n"
     os.killpg(process.pid, signal.SIGINT)
     assert ended(process)[0] == -signal.SIGINT
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_a_signal_of_the_keyboard_that_was_sent_to_us_alone_reaches_cargo(stand_in, number):
+    name = number.name.removeprefix("SIG")
+    script = f"trap 'echo told; exit 7' {name}; {READY_FOR_NINE_SECONDS}"
+    process = stand_in(script, "build", start_new_session=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert ended(process) == (7, "told\n")
+
+
+def test_at_a_terminal_cargo_is_told_by_it_and_not_once_more_by_us(laptop, project):
+    script = "trap 'echo told' INT; echo ready; sleep 1; sleep 1; exit 7"
+    cargo = laptop.program("stand-in", f"#!/bin/sh\n{script}\n")
+    pid, terminal = pty.fork()
+    if not pid:
+        os.chdir(project)
+        program = str(laptop.bin / "cargo-sealed")
+        os.execve(program, [program, "sealed", "build"], laptop.variables(CARGO=str(cargo)))
+    said = b""
+    while b"ready" not in said:
+        said += os.read(terminal, 4096)
+    os.write(terminal, b"\x03")
+    with contextlib.suppress(OSError):  # that is how a terminal ends
+        while data := os.read(terminal, 4096):
+            said += data
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert said.count(b"told") == 1
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_no_error(laptop, project, closed):
+    file = project / "seen"
+    cargo = laptop.program("stand-in", f"#!/bin/sh\nreadlink /proc/$$/fd/2 > {file}\nexit 7\n")
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" sealed --json build {closed}', laptop.bin / "cargo-sealed"],
+        cwd=project,
+        env=laptop.variables(CARGO=str(cargo)),
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 7
+    # Else it is whatever we opened first: a socket, a pipe.
+    assert file.read_text() == "/dev/null\n"
 
 
 def test_what_a_registry_takes_goes_past_the_proxy_with_the_users_own_home(laptop, stand_in):
@@ -436,12 +548,24 @@ def test_a_stranger_on_the_port_that_was_said_is_named(laptop, project):
 
 
 def test_two_at_once_share_one_proxy(laptop, tmp_path):
-    projects = [package(tmp_path / f"work/{name}", *NAMES) for name in "abcd"]
-    running = [laptop.start(each, "sealed", "fetch") for each in projects]
-    for process in running:
-        code, said = ended(process)
-        assert code == 0, said
-        assert "2 crates verified" in said or "sealed" not in said
+    projects = [package(tmp_path / f"work/{name}", *NAMES) for name in "abcde"]
+    # One that goes on until all others have ended: else a proxy may end between two of them.
+    long = laptop.program("long-cargo", "#!/bin/sh\necho began; exec sleep 100\n")
+    first = subprocess.Popen(
+        [laptop.bin / "cargo-sealed", "fetch"],
+        cwd=projects.pop(),
+        env=laptop.variables(CARGO=str(long)),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with first:
+        assert first.stdout.readline() == "began\n"
+        running = [laptop.start(each, "sealed", "fetch") for each in projects]
+        for process in running:
+            code, said = ended(process)
+            assert code == 0, said
+            assert "2 crates verified" in said or "sealed" not in said
+        first.terminate()
     assert laptop.log.count("proxy serving") == 1
 
 

@@ -119,7 +119,7 @@ def flip(file, offset=None):
 
 
 @contextmanager
-def answering(answer, answer_post=None):
+def answering(answer, answer_post=None, port=0):
     """Serve on loopback: `answer(path)` returns status, headers and body; yield the URL.
 
     A POST is answered likewise, or by `answer_post(body)` where that is given.
@@ -145,7 +145,7 @@ def answering(answer, answer_post=None):
         def log_message(self, *_args):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:

@@ -43,3 +43,13 @@ def test_what_is_no_address_has_no_folder():
     assert registry_folders("corp") == frozenset()
     for hostile in ("sparse+http://[", "sparse+http://a\0b/", f"sparse+http://{'a' * 300}/"):
         assert registry_folders(hostile) == frozenset()
+
+
+def test_a_sparse_host_keeps_its_letters_and_that_of_a_repository_does_not():
+    # The first is what a real cargo made: tests/client/test_cargo_folders.py.
+    (letters,) = {each.rpartition("-")[0] for each in registry_folders("sparse+http://LOCALHOST/")}
+    assert letters == "LOCALHOST"
+    assert registry_folders("HTTPS://u@Example.org/x") == registry_folders(
+        "https://u@example.org/x"
+    )
+    assert any(each.startswith("[::1]-") for each in registry_folders("sparse+http://[::1]:8/x/"))

@@ -20,6 +20,7 @@ from mirror.client.sealed.sealing import Call, cargo_environment, program_of
 from mirror.errors import UsageError
 from tests.support.processes import environment
 
+HERE = Path("/here")
 INDEX = "sparse+http://127.0.0.1:8471/0123456789abcdef/index/"
 OURS = [
     "--config",
@@ -49,25 +50,30 @@ def test_before_cargo_runs_nothing_heavy_is_imported():
 
 
 def test_our_words_stand_before_cargos_and_a_toolchain_before_all():
-    made = sealed(words("--locked", toolchain="+nightly", options=("-v",)), "n", INDEX)
+    made = sealed(words("--locked", toolchain="+nightly", options=("-v",)), "n", INDEX, HERE)
     assert made == ["+nightly", *OURS, "-v", "build", "--locked"]
 
 
 def test_vendor_respects_the_sources_that_are_configured():
     expected = [*OURS, "vendor", "--respect-source-config", "dir"]
-    assert sealed(words("dir", command="vendor"), "n", INDEX) == expected
+    assert sealed(words("dir", command="vendor"), "n", INDEX, HERE) == expected
 
 
 def test_search_and_info_are_told_the_registry_unless_the_user_did():
-    assert sealed(words("x", command="info"), "n", INDEX)[4:] == ["info", "--registry", "n", "x"]
+    assert sealed(words("x", command="info"), "n", INDEX, HERE)[4:] == [
+        "info",
+        "--registry",
+        "n",
+        "x",
+    ]
     mine = words("x", "--registry=corp", command="search")
-    assert sealed(mine, "n", INDEX)[4:] == ["search", "x", "--registry=corp"]
+    assert sealed(mine, "n", INDEX, HERE)[4:] == ["search", "x", "--registry=corp"]
 
 
 def test_what_stands_behind_two_dashes_is_not_for_cargo():
     run = words("--", "--offline", "--config", "source.x", "-C", "/", command="run")
     assert not is_offline(run, {})
-    assert sealed(run, "n", INDEX)[4:] == [
+    assert sealed(run, "n", INDEX, HERE)[4:] == [
         "run",
         "--",
         "--offline",
@@ -81,15 +87,40 @@ def test_what_stands_behind_two_dashes_is_not_for_cargo():
 
 @pytest.mark.parametrize(
     "said",
-    [("--config", 'source.crates-io.registry="https://x"'), ("--config=source.a.directory='v'",)],
+    [
+        ("--config", 'source.crates-io.registry="https://x"'),
+        ("--config=source.a.directory='v'",),
+        ("--config", '"source".a.directory="v"'),
+        ("--config", ' "s\\u006furce".a.directory="v"'),
+        ("--config", 'include="x.toml"'),
+        ("--config", "no TOML that we know"),
+    ],
 )
 def test_words_that_redirect_a_source_are_refused(said):
     with pytest.raises(UsageError, match="says itself where crates come from"):
-        sealed(words(*said), "n", INDEX)
+        sealed(words(*said), "n", INDEX, HERE)
+
+
+def test_a_file_that_redirects_a_source_is_refused_and_another_one_is_not(tmp_path):
+    (tmp_path / "bad.toml").write_text("[source.crates-io]\nreplace-with = 'x'\n")
+    (tmp_path / "good.toml").write_text("net.retry = 0\n")
+    with pytest.raises(UsageError, match="says itself where crates come from"):
+        sealed(words("--config", "bad.toml"), "n", INDEX, tmp_path)
+    assert sealed(words("--config", "good.toml"), "n", INDEX, tmp_path)[-1] == "good.toml"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError):
+        sealed(words("--config", "pipe"), "n", INDEX, tmp_path)
+
+
+@pytest.mark.parametrize("said", ["-C below", "-Cbelow", "-C=below", "-C elsewhere -C below"])
+def test_the_folder_that_cargo_is_told_is_found_however_it_is_written(said, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "below").symlink_to("real")
+    assert working_folder(words(options=said.split()), tmp_path) == tmp_path / "real"
 
 
 def test_other_configuration_on_the_command_line_is_left_alone():
-    made = sealed(words("--config", "net.retry=0"), "n", INDEX)
+    made = sealed(words("--config", "net.retry=0"), "n", INDEX, HERE)
     assert made == [*OURS, "build", "--config", "net.retry=0"]
 
 

@@ -26,6 +26,7 @@ from tests.support.mirror_folder import locked
 ROOT_ID = "0123456789abcdef"
 REGISTRIES = our_registry_folders(ROOT_ID)
 (FOLDER, *_) = sorted(registry_folders("sparse+https://index.crates.io/"))
+(OURS, *_) = sorted(registry_folders(f"sparse+http://127.0.0.1:8471/{ROOT_ID}/index/"))
 PAIR = (("alpha", "1.0.0"), ("beta", "0.2.0"))
 
 
@@ -269,3 +270,60 @@ def test_homes_are_those_of_cargo_sealed_and_the_users_own(tmp_path):
     assert cargo_homes(user, tmp_path / "none") == (own,)
     assert cargo_homes(user | {"CARGO_HOME": str(own)}, trust) == (*overlays, own)
     assert cargo_homes({"HOME": str(tmp_path)}, tmp_path / "none") == ()
+
+
+# ---- cargo's copy of the index
+
+
+def keep_index(home, name, *lines, head=b"\x03\x02\0\0\0etag: x\0"):
+    """Put cargo's copy of an index file where cargo would."""
+    folder = home.path / f"registry/index/{OURS}/.cache/{name[:2]}/{name[2:4]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    data = b"".join(version.encode() + b"\0" + line + b"\0" for version, line in lines)
+    (folder / name).write_bytes(head + data)
+    return folder / name
+
+
+def signed_line(source, name):
+    return source.index_file(name).data.splitlines()[0]
+
+
+def test_a_copy_of_the_index_as_cargo_left_it_is_no_finding(home, source):
+    line = signed_line(source, "alpha")
+    keep_index(home, "alpha", ("1.0.0", line))
+    assert findings(home, source) == []
+    # It may be older than a yank.
+    keep_index(home, "alpha", ("1.0.0", line.replace(b'"yanked":false', b'"yanked":true')))
+    assert findings(home, source) == []
+    keep_index(home, "alpha", head=b"")
+    assert findings(home, source) == []
+
+
+LINES = {
+    "another checksum": lambda line: [("1.0.0", line.replace(b'"cksum":"', b'"cksum":"0'))],
+    "a feature more": lambda line: [("1.0.0", line.replace(b":{}", b':{"x":[]}'))],
+    "a version more": lambda line: [("1.0.0", line), ("9.0.0", line.replace(b"1.0.0", b"9.0.0"))],
+    "kept for another version": lambda line: [("9.0.0", line)],
+    "no JSON": lambda _: [("1.0.0", b"{")],
+    "no object": lambda _: [("1.0.0", b"[]")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", LINES)
+def test_a_line_in_cargos_copy_of_the_index_that_was_not_signed_is_found(home, source, how):
+    file = keep_index(home, "alpha", *LINES[how](signed_line(source, "alpha")))
+    assert findings(home, source) == [("alpha (index)", file)]
+    assert findings(home, source, lock_of(PAIR[1])) == []
+
+
+def test_a_copy_of_the_index_that_is_no_such_file_is_found(home, source):
+    line = ("1.0.0", signed_line(source, "alpha"))
+    for head in (b"\x04\0\0\0\0x\0", b"\x03\0\0\0\0"):
+        file = keep_index(home, "alpha", line, head=head)
+        assert findings(home, source) == [("alpha (index)", file)]
+    file.unlink()
+    os.mkfifo(file)
+    assert findings(home, source) == [("alpha (index)", file)]
+    file.unlink()
+    file.symlink_to(home.path / "elsewhere")
+    assert findings(home, source) == [("alpha (index)", file)]

@@ -1,18 +1,22 @@
 """What a checkout names: its lock read quickly, and what no signature covers found in it."""
 
+import os
+import time
+
 import pytest
 
 from mirror.client.sealed.cargo_words import Words
 from mirror.client.sealed.checkout import (
     lock_file,
     other_registries,
-    outside,
     read_lock,
     redirections,
     registries_of,
+    unread_manifests,
     workspace_root,
 )
 from mirror.client.sealed.light_lock import Package, _line_by_line, read_packages
+from mirror.client.sealed.manifests import outside
 from tests.support.laptop import configure, package
 
 CRATES_IO = "registry+https://github.com/rust-lang/crates.io-index"
@@ -57,12 +61,19 @@ def test_a_lock_as_cargo_writes_it_is_read_line_by_line():
         ("version = 4\n", 'version = 4\nx = """\n[[package]]\n"""\n'),
         ('[[package]]\nname = "aaaa"', '[[ package ]]\nname = "aaaa"'),
         ('"bbbb",', '"bbbb", "x" ,'),
+        ("# This", "\ufeff# This"),
     ],
 )
 def test_whatever_else_is_toml_means_the_same(old, new):
     changed = LOCK.replace(old, new)
     assert changed != LOCK
     assert read_packages(changed.encode()) == PACKAGES
+
+
+def test_a_lock_that_only_cargo_can_read_is_none(tmp_path):
+    path = tmp_path / "Cargo.lock"
+    path.write_text(LOCK.replace('"aaaa"', '"\\x61aaa"'))
+    assert read_lock(path) is None
 
 
 @pytest.mark.parametrize("data", [b"\xff", b"[[package", b"package = 3\n", b'name = "a"\n' * 2])
@@ -111,7 +122,7 @@ def test_packages_from_outside_the_workspace_are_named_however_deep_they_are(tmp
     (work / "Cargo.lock").write_text(
         "version = 4\n" + "".join(f'[[package]]\nname = "{n}"\nversion = "0.1.0"\n' for n in names)
     )
-    assert outside(work, read_lock(work / "Cargo.lock")) == [f"far ({tmp_path}/far)"]
+    assert outside(work, read_lock(work / "Cargo.lock").packages) == [f"far ({tmp_path}/far)"]
 
 
 def test_other_registries_come_from_lock_words_and_environment(tmp_path):
@@ -144,3 +155,94 @@ def test_a_folder_in_place_of_a_registry_is_named_since_it_leaves_no_trace(tmp_p
     first, second = redirections(project, tmp_path / "home")
     assert first.startswith("source v, a folder, for a cargo that cargo starts")
     assert second.startswith("`paths`: /elsewhere instead of")
+
+
+NEWER_TOML = "x = {\n}\n"
+
+
+@pytest.mark.parametrize("word", ["[source.v]", "paths = 'v'", "[registries.v]", "include = 'v'"])
+def test_a_configuration_that_only_cargo_can_read_is_not_covered(tmp_path, word):
+    configure(tmp_path, NEWER_TOML + word)
+    (line,) = redirections(tmp_path, tmp_path / "home")
+    assert line == f"{tmp_path}/.cargo/config.toml: a configuration that cannot be read here"
+    configure(tmp_path, NEWER_TOML)
+    assert redirections(tmp_path, tmp_path / "home") == []
+
+
+def test_what_is_no_plain_file_is_not_waited_for(tmp_path):
+    for folder, name in (("a", "Cargo.toml"), ("a", "Cargo.lock"), ("a/.cargo", "config.toml")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        os.mkfifo(tmp_path / folder / name)
+    assert workspace_root(BUILD, tmp_path / "a") is None
+    assert read_lock(tmp_path / "a/Cargo.lock") is None
+    (line,) = redirections(tmp_path / "a", tmp_path / "home")
+    assert line.endswith("cannot be read here")
+
+
+@pytest.mark.parametrize("pattern", ["../../../../../../**", "../../../../../../**/none/*"])
+def test_patterns_of_members_never_lead_over_the_whole_disk(tmp_path, pattern):
+    package(tmp_path / "member", name="member")
+    (tmp_path / "Cargo.toml").write_text(f'[workspace]\nmembers = ["{pattern}"]\n')
+    names = ("member", "other")
+    (tmp_path / "Cargo.lock").write_text(
+        "version = 4\n" + "".join(f'[[package]]\nname = "{n}"\nversion = "0.1.0"\n' for n in names)
+    )
+    begin = time.monotonic()
+    found = outside(tmp_path, read_lock(tmp_path / "Cargo.lock").packages)
+    assert time.monotonic() - begin < 5
+    assert f"whatever else is reached from {tmp_path}, which is too much" in found
+
+
+def test_members_are_found_by_patterns_at_any_depth(tmp_path):
+    work = tmp_path / "work"
+    package(work / "deep/er/member", 'far = { path = "../../../../far" }', name="member")
+    package(tmp_path / "far", name="far")
+    (work / "Cargo.toml").write_text('[workspace]\nmembers = ["d*/**/mem?er"]\n')
+    names = ("member", "far")
+    (work / "Cargo.lock").write_text(
+        "version = 4\n" + "".join(f'[[package]]\nname = "{n}"\nversion = "0.1.0"\n' for n in names)
+    )
+    assert outside(work, read_lock(work / "Cargo.lock").packages) == [f"far ({tmp_path}/far)"]
+
+
+def test_a_manifest_outside_that_only_cargo_can_read_is_not_covered(tmp_path):
+    work = package(tmp_path / "work", 'far = { path = "../far" }', name="work")
+    far = package(tmp_path / "far", name="far", more=f"[package.metadata]\n{NEWER_TOML}")
+    names = ("work", "far")
+    (work / "Cargo.lock").write_text(
+        "version = 4\n" + "".join(f'[[package]]\nname = "{n}"\nversion = "0.1.0"\n' for n in names)
+    )
+    assert outside(work, read_lock(work / "Cargo.lock").packages) == [f"far ({far})"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[patch.crates-io]\nlog = { path = "/x" }', "`patch`: /x for the crate log"),
+        ('[patch."https://x"]\nlog.path = "/x"', "`patch`: /x for the crate log"),
+        ('"p\\u0061tch".crates-io.log.path = "/x"', "`patch`: /x for the crate log"),
+        ('resolver.lockfile-path = "Cargo.lock"', "`resolver.lockfile-path`: a lock that is not"),
+    ],
+)
+def test_a_configuration_that_leads_to_a_folder_or_another_lock_is_named(tmp_path, text, said):
+    configure(tmp_path, text)
+    (line,) = redirections(tmp_path, tmp_path / "home")
+    assert line.startswith(said)
+    assert line.endswith(f"({tmp_path}/.cargo/config.toml)")
+
+
+def test_a_manifest_on_the_way_that_only_cargo_can_read_is_not_covered(tmp_path):
+    member = package(tmp_path / "member")
+    assert unread_manifests(BUILD, member) == []
+    (tmp_path / "Cargo.toml").write_text(f"[workspace]\n[x] # a workspace?\n{NEWER_TOML}")
+    assert unread_manifests(BUILD, member) == [f"{tmp_path}/Cargo.toml: cannot be read here"]
+    assert unread_manifests(BUILD._replace(command="install"), member) == []
+    # Most likely it is what it seems.
+    assert workspace_root(BUILD, member) == tmp_path
+
+
+def test_install_from_a_folder_takes_the_lock_of_that_folder(tmp_path):
+    package(tmp_path / "tool")
+    package(tmp_path / "here")
+    words = Words(None, (), "install", ("--path", "../tool"))
+    assert lock_file(words, tmp_path / "here") == tmp_path / "tool/Cargo.lock"

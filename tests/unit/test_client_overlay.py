@@ -11,8 +11,9 @@ from mirror.client.home.overlay import Purpose, configure, enter, to_include, to
 from mirror.client.sealed.aftermath import admitted_by, changed_crates, judge, left_behind
 from mirror.client.sealed.cargo_words import Words
 from mirror.client.sealed.light_lock import Package
+from mirror.client.sealed.ports import take_port
 from mirror.client.sealed.survey import Run, survey
-from mirror.client.sealed.traces import look, remember_port
+from mirror.client.sealed.traces import has_port, look
 from mirror.core.cargo_folders import registry_folders
 from mirror.errors import MachineError
 from tests.support.crates import crate_bytes
@@ -42,7 +43,7 @@ def enter_it(cache, home):
 
     def enter_it(home=home, include=None, port=PORT):
         entered.append(enter(cache, Purpose(str(home), include, port)))
-        remember_port(entered[-1])
+        enter_it.told = take_port(entered[-1], ROOT_ID)
         return entered[-1]
 
     def leave(overlay):
@@ -164,14 +165,62 @@ def package(name, source=CRATES_IO, checksum=None):
     return Package(name, "1.0.0", source, checksum)
 
 
-def test_our_own_folders_are_no_trace_at_whatever_port_they_were(enter_it):
-    enter_it.leave(enter_it(port=9471))
-    overlay = enter_it()
+def crate_at(overlay, port):
+    folder = min(registry_folders(ours(port)))
+    return overlay.folder / f"registry/cache/{folder}/aaaa-1.0.0.crate"
+
+
+def test_our_folder_is_that_of_the_port_we_hold_whoever_else_uses_our_path(overlay):
     for port in (PORT, 8480, 9471):
         put(overlay, ours(port), ("aaaa", "1.0.0"))
+    assert look(overlay, ROOT_ID).folders == {
+        min(registry_folders(ours(port))) for port in (8480, 9471)
+    }
+
+
+def test_the_folders_of_a_port_that_was_ours_wait_where_no_cargo_looks(enter_it):
+    overlay = enter_it(port=8480)
+    put(overlay, ours(8480), ("aaaa", "1.0.0"))
+    enter_it.leave(overlay)
+    overlay = enter_it()
+    assert enter_it.told == []
+    assert not crate_at(overlay, 8480).exists()
+    before = look(overlay, ROOT_ID)
+    assert not before.entries
+    # A stranger took that port, and a checkout led a cargo there.
+    folder = put(overlay, ours(8480), ("aaaa", "1.0.0"), data=b"evil")
+    nothing = admitted_by([], frozenset())
+    (finding,), _ = judge(overlay, before, look(overlay, ROOT_ID), nothing)
+    assert finding.where == f"registry folder {folder}"
+    enter_it.leave(overlay)
+    overlay = enter_it(port=8480)
+    assert enter_it.told == []
+    assert crate_at(overlay, 8480).read_bytes() == crate_bytes("aaaa", "1.0.0")
+
+
+def test_what_lies_at_a_port_before_we_have_it_is_a_strangers(enter_it):
+    overlay = enter_it()
+    put(overlay, ours(PORT), ("bbbb", "1.0.0"))
+    folder = put(overlay, ours(8490), ("aaaa", "1.0.0"))
+    enter_it.leave(overlay)
+    overlay = enter_it(port=8490)
+    (finding,) = enter_it.told
+    assert finding.subject == "aaaa 1.0.0"
+    assert "had this port before us" in finding.got
+    assert not crate_at(overlay, 8490).exists()
+    assert (overlay.folder / f".crateseal/foreign-1/cache/{folder}/aaaa-1.0.0.crate").exists()
     assert not look(overlay, ROOT_ID).entries
-    put(overlay, ours(9999), ("aaaa", "1.0.0"))
-    assert look(overlay, ROOT_ID).entries
+    enter_it.leave(overlay)
+    enter_it(port=8490)
+    assert enter_it.told == []
+
+
+def test_what_says_whose_the_folders_are_is_believed_only_if_it_is_a_port(enter_it):
+    overlay = enter_it()
+    assert has_port(overlay)
+    for said in ("", "x", "8471\n", "0" * 99):
+        (overlay.folder / ".crateseal/ports/now").write_text(said)
+        assert not has_port(overlay)
 
 
 def test_what_came_from_elsewhere_is_a_finding_and_is_moved_away(overlay):
@@ -278,3 +327,11 @@ def test_crates_are_compared_with_the_lock_in_our_folders_only(overlay):
     (finding,) = changed_crates(overlay, ROOT_ID, lock)
     assert finding.subject == "bbbb 1.0.0"
     assert finding.where.endswith("/bbbb-1.0.0.crate")
+
+
+def test_what_a_run_of_the_same_number_left_half_written_is_not_in_the_way(overlay):
+    # In containers that share a cache all runs may have the same process id.
+    for name in ("config.toml", "bin"):
+        (overlay.folder / f"{name}.{os.getpid()}").mkdir()
+    configure(overlay, "n", ours(PORT))
+    assert (overlay.folder / "bin").is_symlink()

@@ -73,3 +73,12 @@ def test_a_finding_is_an_error_and_what_is_not_covered_with_strict_only():
     assert Summary([FINDING], [], [], None).exit_code(101, strict=False) == 101
     assert Summary([], ["x"], [], None).exit_code(0, strict=False) == 0
     assert Summary([], ["x"], [], None).exit_code(0, strict=True) == 1
+
+
+def test_a_report_of_another_version_is_said_to_be_one_and_not_believed():
+    strange = {"format": 2, "index_files": {}, "refused": 7}
+    (said,) = lines(report=strange, quiet=True)
+    assert said.startswith("sealed: warning: the proxy is of another version of crateseal")
+    as_json = json.loads(Summary([], [], [], strange).as_json(0, 0))
+    assert (as_json["format"], as_json["index_files"], as_json["refused"]) == (1, 0, [])
+    assert "another version" in as_json["warnings"][0]

@@ -411,6 +411,7 @@ def test_what_does_not_come_from_crates_io_is_listed_as_not_covered(mirror):
     code, text = verify(mirror, lock=mirror.lock(*PAIR, extra=git + own), data=mirror.data)
     assert code == 0
     assert "not covered delta 1.0.0 (git+https://example.org/x#1)" in text
+    assert "1 local package: not looked at\n" in text
     assert "2 of 2" in text
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from mirror.client.commands.checked import Checked, as_error, shown
 from mirror.client.commands.compare import differences
 from mirror.client.commands.files import read_file
+from mirror.client.commands.index_cache import check_index, kept_index
 from mirror.client.commands.unpack import (
     CARGO_OK,
     CRATE_MAX_BYTES,
@@ -91,12 +92,15 @@ def check_cache(
 ) -> Iterator[Checked]:
     """Yield what became of each crate that cargo keeps; with a lock, of those that it names.
 
-    `registries` are folder names (`our_registry_folders`); others are not looked into.
+    Of cargo's copies of index files those are yielded that are not right. `registries` are folder
+    names (`our_registry_folders`); others are not looked into, nor is crates.io's own index, which
+    may know more than the mirror does.
 
     Raises:
         MachineError: a folder cannot be read.
         ProofError, UnreachableError: the look at the mirrors as a whole.
     """
+    homes = tuple(homes)
     locked = {each.crate: each for each in lock.crates} if lock else {}
     found = [
         each
@@ -104,10 +108,19 @@ def check_cache(
         for each in _cached(home, registries)
         if lock is None or each.crate in locked
     ]
+    names = {each.canonical_name for each in locked}
+    ours = registries.difference(*map(registry_folders, _CRATES_IO))
+    index = [
+        each
+        for home in homes
+        for each in kept_index(home, ours)
+        if lock is None or each.name in names
+    ]
     source.refresh()
-    source.prefetch({each.crate.canonical_name for each in found})
+    source.prefetch({each.crate.canonical_name for each in found} | {each.name for each in index})
     with ThreadPoolExecutor(JOBS) as pool:
         yield from pool.map(lambda each: _check(each, locked.get(each.crate), source), found)
+    yield from check_index(index, source, JOBS)
 
 
 def parse_stem(text: str) -> CrateId | None:

@@ -138,6 +138,10 @@ class Teller:
         """Print what was not looked at, the summary, and what else the user has to know."""
         for each in report.lock.not_covered if report.lock else ():
             self._print(Text("not covered ", style="dim").append(one_line(each)))
+        local = report.lock.local if report.lock else 0
+        if local:
+            packages = "package" if local == 1 else "packages"
+            self._print(Text(f"{local} local {packages}: not looked at", style="dim"))
         style = "bold green" if report.exit_code == 0 else "bold red"
         proven, total = report.count(Status.PROVEN), len(report.results)
         if total or not report.checked:

@@ -182,7 +182,7 @@ def set_link(path: Path, target: str) -> None:
             return
     except OSError:
         pass  # not there, or no link
-    new = path.with_name(f"{path.name}.{os.getpid()}")
+    new = _beside(path)
     try:
         os.symlink(target, new)
         os.replace(new, path)
@@ -244,12 +244,17 @@ def _flock(lock: int, how: int) -> bool:
 
 
 def _replace(path: Path, text: str) -> None:
-    new = path.with_name(f"{path.name}.{os.getpid()}")
+    new = _beside(path)
     try:
         new.write_text(text, encoding="utf-8")
         os.replace(new, path)
     except OSError as error:
         raise MachineError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _beside(path: Path) -> Path:
+    """Return a name that no other run has, nor had: process ids differ in one container only."""
+    return path.with_name(f"{path.name}.{os.urandom(8).hex()}")
 
 
 def _is_same(one: Path, other: Path) -> bool:

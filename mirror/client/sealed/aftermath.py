@@ -17,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,15 @@ from typing import NamedTuple
 from mirror.client.home.folders import make_private
 from mirror.client.home.overlay import OWN, Overlay
 from mirror.client.sealed.light_lock import Package, printable
-from mirror.client.sealed.traces import AREAS, OTHERS, Entry, Seen, names_in, our_folders
+from mirror.client.sealed.traces import (
+    AREAS,
+    OTHERS,
+    Entry,
+    Seen,
+    entries_of,
+    names_in,
+    our_folders,
+)
 
 _NAMED_MAX = 5
 _CHUNK_BYTES = 1 << 20
@@ -80,13 +89,17 @@ def left_behind(overlay: Overlay, seen: Seen) -> tuple[list[Finding], Seen]:
     if not strange or not overlay.is_alone():
         return [], seen
     entries = frozenset(each for each in seen.entries if each.folder in strange)
-    place = move_away(overlay, strange)
+    findings = set_aside(overlay, sorted(strange), "an earlier run, ended before it could say so")
     overlay.share()
-    findings = [
-        _finding(folder, entries, place, "an earlier run, ended before it could say so")
-        for folder in sorted(strange)
-    ]
     return findings, seen._replace(entries=seen.entries - entries)
+
+
+def set_aside(overlay: Overlay, folders: Iterable[str], by: str) -> list[Finding]:
+    """Move these folders to where no cargo looks, and return a finding for each."""
+    folders = tuple(folders)
+    entries = entries_of(overlay, folders)
+    place = move_away(overlay, folders)
+    return [_finding(folder, entries, place, by) for folder in folders]
 
 
 def judge(
@@ -144,16 +157,29 @@ def changed_crates(overlay: Overlay, root_id: str, packages: Iterable[Package]) 
             continue
         for folder in folders:
             file = cache / folder / f"{each.name}-{each.version}.crate"
+            unpacked = overlay.folder / "registry" / "src" / folder / file.name[: -len(".crate")]
             got = _sha256(file)
             if got is not None and got != each.checksum:
                 advice = (
-                    f"it was changed here; delete it and"
-                    f" {overlay.folder}/registry/src/{folder}/{file.name.removesuffix('.crate')},"
-                    " and find out by whom"
+                    "it was changed here; delete it and"
+                    f" {printable(str(unpacked))}, and find out by whom"
                 )
-                expected = f"sha256 {each.checksum} (Cargo.lock)"
-                findings.append(Finding(str(each), str(file), expected, got, advice))
+                expected = f"sha256 {printable(each.checksum)} (Cargo.lock)"
+                where = printable(str(file))
+                findings.append(Finding(printable(str(each)), where, expected, got, advice))
     return findings
+
+
+def unread_lock(path: Path) -> Finding:
+    """Return what there is to say of a lock that vouches for nothing here."""
+    return Finding(
+        "Cargo.lock",
+        printable(str(path)),
+        "a lock that can be read here",
+        "one that only cargo may be able to read",
+        "offline and on build machines it is what vouches for the crates that cargo keeps; have"
+        " cargo write it anew",
+    )
 
 
 def _finding(folder: str, entries: frozenset[Entry], place: Path | None, by: str) -> Finding:
@@ -212,15 +238,22 @@ def _git_ident(source: str) -> str:
 
 
 def _sha256(file: Path) -> str | None:
+    """Return the sha256 of a regular file, or what is there instead; None: nothing is."""
     import hashlib  # noqa: PLC0415 - seldom wanted
 
     digest = hashlib.sha256()
     try:
-        with file.open("rb") as opened:
+        # O_NONBLOCK: opening a fifo must not hang us.
+        fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as opened:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return "no regular file"
             while chunk := opened.read(_CHUNK_BYTES):
                 digest.update(chunk)
     except FileNotFoundError:
         return None
     except OSError as error:
         return f"nothing that can be read ({error.strerror})"
+    except ValueError:  # a NUL, or what is no text in UTF-8
+        return "what can be no file's name"
     return digest.hexdigest()

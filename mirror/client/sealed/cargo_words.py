@@ -14,6 +14,13 @@ from mirror.errors import UsageError
 
 UNSEALED = frozenset({"publish", "owner", "yank", "login", "logout"})
 """They talk to a registry that takes something: ours does not."""
+BUILT_IN = frozenset(
+    {"bench", "build", "check", "clean", "doc", "fetch", "fix", "generate-lockfile"}
+    | {"help", "init", "install", "locate-project", "metadata", "new", "package", "pkgid"}
+    | {"read-manifest", "run", "rustc", "rustdoc", "search", "test", "tree", "uninstall"}
+    | {"update", "vendor", "verify-project", "version"}
+)
+"""Commands that no alias can take the place of, in any cargo that is still in use."""
 _WITH_VALUE = frozenset({"--config", "-Z", "-C", "--color", "--explain"})
 _ALONE = frozenset(
     {"-V", "--version", "--list", "-v", "-vv", "-vvv", "--verbose", "-q", "--quiet"}
@@ -66,8 +73,14 @@ class Words(NamedTuple):
 
 def working_folder(words: Words, folder: Path) -> Path:
     """Return where cargo will work: `folder`, or where `-C` leads from there."""
-    said = words.value("-C")
-    return Path(os.path.abspath(folder / said)) if said else folder
+    found = folder
+    for at, word in enumerate(words.options):
+        if word == "-C":
+            found = folder / "".join(words.options[at + 1 : at + 2])
+        elif word.startswith("-C"):
+            found = folder / word[2:].removeprefix("=")
+    # Cargo asks the system where it is, which knows no links.
+    return folder if found is folder else Path(os.path.realpath(found))
 
 
 def take_option(words: Sequence[str]) -> int:
@@ -90,7 +103,7 @@ def is_ci(environment: Mapping[str, str]) -> bool:
     return environment.get("CI", "").lower() not in _NO
 
 
-def sealed(words: Words, name: str, index: str) -> list[str]:
+def sealed(words: Words, name: str, index: str, folder: Path) -> list[str]:
     """Return cargo's arguments with which crates.io is the registry `name` at `index`.
 
     A project's own configuration beats CARGO_HOME's; the command line beats both. Never
@@ -99,7 +112,7 @@ def sealed(words: Words, name: str, index: str) -> list[str]:
     Raises:
         UsageError: the user's own words redirect a source, too.
     """
-    _refuse_redirection(words)
+    _refuse_redirection(words, folder)
     ours = ["--config", f'source.crates-io.replace-with="{name}"']
     ours += ["--config", f'registries.{name}.index="{index}"']
     first = [] if words.toolchain is None else [words.toolchain]
@@ -125,14 +138,28 @@ def _for_command(words: Words, name: str) -> list[str]:
     return []
 
 
-def _refuse_redirection(words: Words) -> None:
+def _refuse_redirection(words: Words, folder: Path) -> None:
     options = words.before_dashes()
     for at, word in enumerate(options):
         said = options[at + 1] if word == "--config" and at + 1 < len(options) else ""
         if word.startswith("--config="):
             said = word.partition("=")[2]
-        if said.strip().startswith("source.") and "=" in said:
+        if said and _may_redirect(said, folder):
             raise UsageError(
                 f"--config {said}: `cargo sealed` says itself where crates come from; leave it out,"
                 " or run cargo without `sealed`"
             )
+
+
+def _may_redirect(said: str, folder: Path) -> bool:
+    """Whether cargo finds a source in this `--config`, which is a file's name or TOML."""
+    import tomllib  # noqa: PLC0415 - slow to load, seldom wanted
+
+    path = folder / said
+    try:
+        if path.exists() and not path.is_file():
+            return True  # a pipe gives what it has once, and that is for cargo
+        text = path.read_text(encoding="utf-8") if path.exists() else said
+        return bool(tomllib.loads(text).keys() & {"source", "include"})
+    except (OSError, ValueError, RecursionError):
+        return True

@@ -5,6 +5,7 @@ Light imports only: this is on the way of each build.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from types import FrameType
 from mirror.errors import UsageError
 
 _TO_THE_GROUP = (signal.SIGINT, signal.SIGQUIT)
-"""The terminal sends these to cargo, too: it is in our group."""
+"""A terminal sends these to cargo, too: it is in our group. Whoever else sends them does not."""
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 _PYTHONS_OWN = (signal.SIGPIPE, signal.SIGXFSZ)
 """Python ignores these, and what is ignored stays so in a child."""
@@ -33,7 +34,7 @@ def run(program: str, arguments: Sequence[str], environment: Mapping[str, str], 
     child = _Child()
     handlers = {
         signal.SIGCHLD: _nothing,
-        **dict.fromkeys(_TO_THE_GROUP, _nothing),
+        **dict.fromkeys(_TO_THE_GROUP, child.pass_on_unless_told),
         **dict.fromkeys(_PASSED_ON, child.pass_on),
     }
     # What whoever started us ignores (nohup), stays ignored.
@@ -100,9 +101,14 @@ class _Child:
 
     def pass_on(self, number: int, _frame: FrameType | None) -> None:
         if self._pid:
-            os.kill(self._pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it ended a moment ago
+                os.kill(self._pid, number)
         else:
             self._pending.append(number)
+
+    def pass_on_unless_told(self, number: int, frame: FrameType | None) -> None:
+        if not _is_in_foreground():
+            self.pass_on(number, frame)
 
     def ended(self) -> int | None:
         """Return the wait status; None: it runs."""
@@ -111,6 +117,20 @@ class _Child:
             return None
         self._pid = 0  # It may be another process's number from now on.
         return status
+
+
+def _is_in_foreground() -> bool:
+    """Whether what is typed at the terminal is sent to our group."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 def _nothing(_number: int, _frame: FrameType | None) -> None:

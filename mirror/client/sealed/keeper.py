@@ -206,11 +206,15 @@ def refuse_one(listener: socket.socket, reason: str) -> None:
     with contextlib.suppress(OSError):
         listener.settimeout(_REQUEST_SECONDS)  # somebody else may have been quicker
         peer, _ = listener.accept()
+        end = time.monotonic() + _REQUEST_SECONDS
         with peer:
             # Closing with the request unread would reset the connection, and lose the answer.
             peer.settimeout(_REQUEST_SECONDS)
             peer.recv(65_536)
             peer.sendall(head.encode() + text)
             peer.shutdown(socket.SHUT_WR)
-            while peer.recv(65_536):
-                pass
+            # A limit for all: we wait for nobody who sends a byte now and then.
+            while (left := end - time.monotonic()) > 0:
+                peer.settimeout(left)
+                if not peer.recv(65_536):
+                    break

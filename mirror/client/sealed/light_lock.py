@@ -35,7 +35,7 @@ class Package(NamedTuple):
 def read_packages(data: bytes) -> tuple[Package, ...] | None:
     """Return what a lock names; None: it is none that cargo would read."""
     try:
-        text = data.decode()
+        text = data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError:
         return None
     fields = _line_by_line(text.replace("\r\n", "\n"))

@@ -1,7 +1,8 @@
 """One sealed run of cargo, from the port to the summary.
 
-1. Take the port, or a duplicate of its socket. 2. Enter the overlay. 3. Offline: compare what is
-kept with the lock. 4. Run cargo; meanwhile keep the gate, and read what the checkout names.
+1. Take the port, or a duplicate of its socket. 2. Enter the overlay. 3. Offline and in CI: compare
+what is kept with the lock, and keep the rest from cargo. 4. Run cargo; meanwhile keep the gate, and
+read what the checkout names.
 5. Look what cargo left, ask the proxy what it refused, and say so.
 
 Light imports only, up to the moment that cargo runs.
@@ -11,8 +12,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -33,8 +34,9 @@ from mirror.client.home.folders import make_private
 from mirror.client.home.remembered import light_trust
 from mirror.client.home.settings import ClientSettings
 from mirror.client.sealed import child, traces
-from mirror.client.sealed.cargo_words import Words, is_ci, is_offline, sealed
+from mirror.client.sealed.cargo_words import BUILT_IN, Words, is_ci, sealed
 from mirror.client.sealed.keeper import Keeper, Start
+from mirror.client.sealed.offline import is_told_offline
 
 if TYPE_CHECKING:
     import socket
@@ -145,28 +147,57 @@ def _overlay(call: Call, place: _Place, port: int) -> Iterator[Overlay]:
     purpose = overlay.Purpose(str(home), None if include is None else str(include), port)
     found = overlay.enter(place.cache, purpose)
     try:
-        traces.remember_port(found)
         yield found
     finally:
         found.leave()
 
 
 def _run(call: Call, place: _Place, keeper: Keeper, home: Overlay) -> int:
-    start = _left_behind(home, traces.look(home, place.root_id))
+    start = _left_behind(home, place.root_id)
     name = f"sealed-{os.urandom(6).hex()}"
     index = traces.index_url(place.root_id, home.purpose.port)
-    arguments = sealed(call.words, name, index)
+    arguments = sealed(call.words, name, index, call.folder)
+    _check_aliases(call, Path(home.purpose.home))
     overlay.configure(home, name, index)
     surveyor = _Surveyor(call, home)
-    if is_offline(call.words, call.environment) or is_ci(call.environment):
-        changed = surveyor.changed_crates(place.root_id)
-        if changed:
-            return _say(call, _nothing_ran([*start.told, *changed]), None)
+    users = Path(home.purpose.home)
+    is_offline = is_told_offline(call.words, call.environment, call.folder, users)
+    program = _Program(program_of(call.words, call.environment), arguments)
+    if not (is_offline or is_ci(call.environment)):
+        return _say(call, *_watched(place, keeper, surveyor, start, program))
+    changed = surveyor.changed_crates(place.root_id)
+    if changed:
+        return _say(call, _nothing_ran([*start.told, *changed]), None)
+    with surveyor.distrusting(place.root_id, is_offline=is_offline) as notes:
+        start.notes.extend(notes)
+        return _say(call, *_watched(place, keeper, surveyor, start, program))
+
+
+def _watched(
+    place: _Place, keeper: Keeper, surveyor: _Surveyor, start: _Start, program: _Program
+) -> tuple[Summary | None, int]:
+    """Run cargo; return what there is to say, and its wait status."""
+    home = start.home
     surveyor.start()
-    environment = cargo_environment(call, home.folder, home.purpose.port)
-    program = program_of(call.words, call.environment)
-    status = child.run(program, arguments, environment, keeper.turn)
-    return _say(call, _what_came_of_it(place, keeper, surveyor, start), status)
+    environment = cargo_environment(surveyor.call, home.folder, home.purpose.port)
+    status = child.run(program.name, program.arguments, environment, keeper.turn)
+    return _what_came_of_it(place, keeper, surveyor, start), status
+
+
+def _check_aliases(call: Call, home: Path) -> None:
+    command = call.words.command
+    if command is None or command in BUILT_IN:
+        return
+    from mirror.client.sealed.aliases import check_aliases  # noqa: PLC0415 - not wanted by a build
+
+    check_aliases(command, call.folder, home, call.environment)
+
+
+class _Program(NamedTuple):
+    """Which cargo is run, with which words."""
+
+    name: str
+    arguments: list[str]
 
 
 class _Start(NamedTuple):
@@ -175,15 +206,22 @@ class _Start(NamedTuple):
     home: Overlay
     seen: Seen
     told: list[Finding]
+    notes: list[str]
 
 
-def _left_behind(home: Overlay, seen: Seen) -> _Start:
-    if not seen.folders - seen.others.keys():
-        return _Start(home, seen, [])
-    from mirror.client.sealed.aftermath import left_behind  # noqa: PLC0415 - seldom wanted
+def _left_behind(home: Overlay, root_id: str) -> _Start:
+    told = []
+    if not traces.has_port(home):
+        from mirror.client.sealed.ports import take_port  # noqa: PLC0415 - seldom wanted
 
-    told, seen = left_behind(home, seen)
-    return _Start(home, seen, told)
+        told = take_port(home, root_id)
+    seen = traces.look(home, root_id)
+    if seen.folders - seen.others.keys():
+        from mirror.client.sealed.aftermath import left_behind  # noqa: PLC0415 - seldom wanted
+
+        more, seen = left_behind(home, seen)
+        told += more
+    return _Start(home, seen, told, [])
 
 
 class _Surveyor:
@@ -198,10 +236,23 @@ class _Surveyor:
 
     def changed_crates(self, root_id: str) -> list[Finding]:
         """Compare what cargo keeps with the lock, before cargo runs."""
-        from mirror.client.sealed.aftermath import changed_crates  # noqa: PLC0415 - seldom wanted
+        from mirror.client.sealed.aftermath import changed_crates, unread_lock  # noqa: PLC0415 - seldom wanted
+        from mirror.client.sealed.checkout import lock_file  # noqa: PLC0415 - wanted beside cargo only
 
         survey = self._now()
+        path = lock_file(self.call.words, self.call.folder) if survey.is_unread else None
+        if path is not None:
+            return [unread_lock(path)]
         return changed_crates(self._home, root_id, survey.packages)
+
+    def distrusting(
+        self, root_id: str, *, is_offline: bool
+    ) -> AbstractContextManager[Iterable[str]]:
+        """Have cargo use nothing that is kept but what the lock vouches for."""
+        from mirror.client.sealed.distrust import distrusting  # noqa: PLC0415 - seldom wanted
+
+        packages = self._now().packages
+        return distrusting(self._home, root_id, packages, is_offline=is_offline)
 
     def start(self) -> None:
         """Begin to read."""
@@ -243,7 +294,7 @@ def _what_came_of_it(
             admitted = admitted_by(survey.packages, survey.folders)
             found, more = judge(start.home, start.seen, after, admitted)
             told, not_covered = [*told, *found], [*not_covered, *more]
-    notes = _notes(keeper, place, report)
+    notes = [*start.notes, *_notes(keeper, place, report)]
     if report is None and not (told or not_covered or notes or surveyor.call.json):
         return None
     from mirror.client.sealed.summary import Summary  # noqa: PLC0415 - not wanted by a cached build

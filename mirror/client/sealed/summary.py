@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 _NAMED_MAX = 5
 _PREFIX = "sealed: "
+_OTHER_VERSION = "the proxy is of another version of crateseal: what it served is not known here"
 
 
 class Summary(NamedTuple):
@@ -34,7 +35,9 @@ class Summary(NamedTuple):
 
     def lines(self, *, quiet: bool) -> Iterator[str]:
         """Return the lines for people."""
-        report = self.report or {}
+        report = self._known()
+        if self.report and not report:
+            yield f"{_PREFIX}warning: {_OTHER_VERSION}"
         served = report.get("index_files", 0) + report.get("crates", 0)
         if served and not quiet:
             yield (
@@ -75,11 +78,17 @@ class Summary(NamedTuple):
             "unproved": [],
             "refused": [],
         }
-        said |= {**(self.report or {}), "format": FORMAT, "cargo": cargos, "exit": code}
-        said["warnings"] = [*said["warnings"], *self.notes]
+        said |= {**self._known(), "format": FORMAT, "cargo": cargos, "exit": code}
+        strange = [_OTHER_VERSION] if self.report and not self._known() else []
+        said["warnings"] = [*said["warnings"], *strange, *self.notes]
         said["not_covered"] = list(self.not_covered)
         said["findings"] = [each._asdict() for each in self.findings]
         return json.dumps(said)
+
+    def _known(self) -> Mapping[str, Any]:
+        """Return the report, if it is one that we can read."""
+        is_known = self.report is not None and self.report.get("format") == FORMAT
+        return self.report or {} if is_known else {}
 
 
 def _refusal(fields: Mapping[str, Any]) -> str:

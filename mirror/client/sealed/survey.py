@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mirror.client.home.overlay import OWN, Overlay, users_config
-from mirror.client.sealed import checkout
+from mirror.client.sealed import checkout, manifests
 from mirror.client.sealed.cargo_words import Words
 from mirror.client.sealed.light_lock import Package, printable
 from mirror.client.sealed.traces import OTHERS, touch
 from mirror.core.cargo_folders import registry_folders
+
+_CLAIMS_MAX = 64
 
 
 class Run(NamedTuple):
@@ -38,6 +40,8 @@ class Survey(NamedTuple):
     """What cargo calls registries that lock, command line or the user's own configuration name."""
     not_covered: tuple[str, ...]
     claims: tuple[int, ...]
+    is_unread: bool = False
+    """Whether there is a lock that only cargo can read."""
 
     @property
     def packages(self) -> tuple[Package, ...]:
@@ -57,7 +61,8 @@ def survey(run: Run, before: Survey | None = None) -> Survey:
     lock = None
     if path is not None:
         lock = checkout.read_lock(path, None if before is None else before.lock)
-    if before is not None and lock == before.lock:
+    is_unread = lock is None and path is not None and os.path.lexists(path)
+    if before is not None and (lock, is_unread) == (before.lock, before.is_unread):
         return before
     home = Path(run.overlay.purpose.home)
     registries = checkout.other_registries(lock, run.words, run.environment)
@@ -68,13 +73,20 @@ def survey(run: Run, before: Survey | None = None) -> Survey:
         for each in (() if lock is None else lock.packages)
         if each.source is not None and not each.is_of_crates_io
     ]
+    if is_unread:
+        # Cargo reads newer TOML than Python does: what we cannot read is no proof of anything.
+        not_covered.append(f"{printable(str(path))}: a lock that cannot be read here")
     if lock is not None and path is not None:
-        not_covered += checkout.outside(path.parent, lock)
+        not_covered += manifests.outside(path.parent, lock.packages)
+    not_covered += checkout.unread_manifests(run.words, run.folder)
     not_covered += checkout.redirections(run.folder, home)
-    claims = tuple(_claim(run.overlay, folders))
+    if len(folders) > _CLAIMS_MAX:
+        # Each takes a descriptor while cargo runs, and a stranger's lock may name thousands.
+        not_covered.append(f"{len(registries)} registries, too many to tell from other runs' own")
+    claims = tuple(_claim(run.overlay, sorted(folders)[:_CLAIMS_MAX]))
     if before is not None:
         before.close()
-    return Survey(lock, folders, tuple(not_covered), claims)
+    return Survey(lock, folders, tuple(not_covered), claims, is_unread)
 
 
 def _claim(overlay: Overlay, folders: Iterable[str]) -> Iterable[int]:

@@ -6,11 +6,11 @@ Light imports only: this is on the way of each build.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from mirror.client.gate.gate import FIRST_PORT, HOST, LAST_PORT
+from mirror.client.gate.gate import HOST
 from mirror.client.home.folders import make_private
 from mirror.client.home.overlay import OWN, Overlay
 from mirror.core.cargo_folders import registry_folders
@@ -18,7 +18,9 @@ from mirror.errors import MachineError
 
 AREAS = ("index", "cache", "src")
 OTHERS = "others"
-_PORTS = "ports"
+PORTS = "ports"
+NOW = "now"
+_PORT_MAX_DIGITS = 5
 _ENTRIES_MAX = 100_000
 
 
@@ -50,36 +52,49 @@ def index_url(root_id: str, port: int) -> str:
 
 
 def look(overlay: Overlay, root_id: str) -> Seen:
-    """Return what lies in the overlay now, without our own folders."""
+    """Return what lies in the overlay now, without the folders of the port that we hold."""
     registry = overlay.folder / "registry"
-    now = registry_folders(index_url(root_id, overlay.purpose.port))
-    there = {(area, folder) for area in AREAS for folder in names_in(registry / area)}
-    foreign = {(area, folder) for area, folder in there if folder not in now}
-    if any(folder.startswith(f"{HOST}-") for _, folder in foreign):
-        # 30 addresses are 6 ms of hashing: only where one of them may be there.
-        ours = our_folders(overlay, root_id)
-        foreign = {(area, folder) for area, folder in foreign if folder not in ours}
-    entries = {
-        Entry(area, folder, name)
-        for area, folder in foreign
-        for name in _entries(registry / area / folder, area)
-    }
+    there = {folder for area in AREAS for folder in names_in(registry / area)}
+    entries = entries_of(overlay, there - our_folders(overlay, root_id))
     git = frozenset(names_in(overlay.folder / "git" / "db"))
     others = overlay.folder / OWN / OTHERS
     said = {name: os.stat(others / name).st_mtime_ns for name in names_in(others)}
-    return Seen(frozenset(entries), git, said)
+    return Seen(entries, git, said)
 
 
-def remember_port(overlay: Overlay) -> None:
-    """Keep in mind that this port was ours, too: its folders stay."""
-    touch(overlay.folder / OWN / _PORTS, str(overlay.purpose.port))
+def entries_of(overlay: Overlay, folders: Iterable[str]) -> frozenset[Entry]:
+    """Return what lies in these registries' folders."""
+    registry = overlay.folder / "registry"
+    return frozenset(
+        Entry(area, folder, name)
+        for area in AREAS
+        for folder in folders
+        if os.path.lexists(registry / area / folder)
+        for name in _entries(registry / area / folder, area)
+    )
+
+
+def has_port(overlay: Overlay) -> bool:
+    """Whether the folders in this overlay are those of its port: see `ports.py` where not."""
+    return last_port(overlay) == overlay.purpose.port
+
+
+def last_port(overlay: Overlay) -> int | None:
+    """Return the port whose folders this overlay has; None: it never had one."""
+    try:
+        with open(overlay.folder / OWN / PORTS / NOW, "rb") as file:
+            said = file.read(_PORT_MAX_DIGITS + 1)
+    except OSError:
+        return None
+    return int(said) if said.isdigit() and len(said) <= _PORT_MAX_DIGITS else None
 
 
 def our_folders(overlay: Overlay, root_id: str) -> frozenset[str]:
-    """Return what cargo calls our registry's folders, at any port that it ever had."""
-    ports = {*range(FIRST_PORT, LAST_PORT + 1), overlay.purpose.port}
-    ports |= {int(each) for each in names_in(overlay.folder / OWN / _PORTS) if each.isdecimal()}
-    return frozenset().union(*(registry_folders(index_url(root_id, each)) for each in ports))
+    """Return what cargo calls our registry's folders, at the port that we hold.
+
+    At no other: whoever listens there may use our path, too.
+    """
+    return registry_folders(index_url(root_id, overlay.purpose.port))
 
 
 def _entries(folder: Path, area: str) -> list[str]:
