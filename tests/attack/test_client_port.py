@@ -193,7 +193,8 @@ def test_a_proxy_that_is_killed_leaves_cargo_with_an_error_or_with_the_right_byt
 
 
 def test_nobody_takes_the_port_of_a_proxy_that_was_killed_while_cargo_runs(mirror, user, stage):
-    with fetching(stage, user, mirror) as runner:
+    # cargo tries again, so that it runs while somebody tries to take the port.
+    with fetching(stage, user, mirror | {"CARGO_NET_RETRY": "5"}) as runner:
         (file,) = user.cache.glob("*/port")
         proxy = children_of(runner.pid)["proxy"]
         os.kill(proxy, signal.SIGKILL)
