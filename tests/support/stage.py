@@ -221,6 +221,7 @@ class User:
             "CARGO_HOME": str(self.cargo_home),
             "RUSTUP_HOME": rustup,
             "CARGO_NET_RETRY": "0",
+            "CI": "",
             **more,
         }
 
