@@ -279,11 +279,13 @@ async def test_a_process_that_is_stopped_while_it_sweeps_ends_in_good_order(tmp_
         for name in names:
             upstream.put(f"/index/na/me/{name}", index(name))
         config = indexed(tmp_path, upstream, names)
-        async with syncing(config, pace=Pace(bulk_age=60.0)):
+        async with syncing(config, pace=Pace(bulk_age=60.0)) as first:
             await until(lambda: upstream.total > 300)
         assert not list(config.spool.glob("[0-9]*"))
         report, signer = await sync_once(config)
-        assert report.changed == len(signer.files) == 2_000
+        # What was under way at the end may have been offered still.
+        assert report.changed == len(signer.files)
+        assert {*first.signer.files, *signer.files} == set(names)
 
 
 @in_loop
